@@ -1,0 +1,36 @@
+# The commands a person types. `make help` lists them.
+PYTHON ?= $(if $(filter Windows_NT,$(OS)),python,python3)
+BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
+NOTEBOOK := nbs/00_setup.ipynb
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test train export clean
+
+help: ## list these commands
+	@echo "Foundations of Deep Learning: make COMMAND, one of"
+	@sed -n 's/^\([a-z]*\):.*## /  \1	/p' $(firstword $(MAKEFILE_LIST))
+
+lab: ## set everything up and open JupyterLab at the first lesson
+	@$(call setup,lab)
+	@$(BIN)/jupyter lab --allow-root --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(NOTEBOOK) $(LAB_FLAGS)
+
+test: ## set everything up and run every check
+	@$(call setup,lab test)
+	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+train: ## train the course's network on MNIST and save a picture of the result in runs/
+	@$(call setup,)
+	@$(BIN)/python scripts/train.py $(TRAIN_FLAGS)
+
+export: ## after editing a notebook: make fdl/ and README.md from nbs/, and clean the notebooks
+	@$(call setup,lab test)
+	@$(BIN)/nbdev-export && $(BIN)/nbdev-clean && $(BIN)/python scripts/readme.py
+
+clean: ## remove .venv and everything else that the commands above made
+	rm -rf .venv build dist *.egg-info runs .pytest_cache .hypothesis nbs/.ipynb_checkpoints
+
+# A machine without Python gets a sentence; so does an old one, a missing venv module or no network (scripts/setup_env.py).
+define setup
+	command -v $(PYTHON) >/dev/null || { echo "There is no '$(PYTHON)' here. Install Python 3.10 or newer, or name yours: make $@ PYTHON=/path/to/python"; exit 1; }; \
+	$(PYTHON) scripts/setup_env.py $(1)
+endef

@@ -1,0 +1,32 @@
+"""Makes README.md from nbs/index.ipynb, with nbconvert (`nbdev-readme` would need Quarto).
+
+    python scripts/readme.py [FOLDER]       FOLDER: where to write; the project's own folder if not given
+
+A cell that starts with `#| echo: false` shows its output only. Pictures go to docs/readme/.
+"""
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbconvert import MarkdownExporter
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURES = "docs/readme"
+
+
+def main(folder: Path) -> None:
+    "Writes README.md and its pictures into `folder`."
+    nb = nbformat.read(ROOT/"nbs"/"index.ipynb", as_version=4)
+    for cell in nb.cells:
+        if cell.source.startswith("#| echo: false"): cell.metadata.transient = {"remove_source": True}
+    text, resources = MarkdownExporter().from_notebook_node(nb, {"unique_key": "readme", "output_files_dir": PICTURES})
+    text = re.sub(r"\]\((\w+\.ipynb)\)", r"](nbs/\1)", text).replace("](../", "](")
+    text = re.sub(r"\n{3,}", "\n\n", text).strip()
+    (folder/PICTURES).mkdir(parents=True, exist_ok=True)
+    for name, content in resources["outputs"].items(): (folder/name).write_bytes(content)
+    note = "<!-- Made from nbs/index.ipynb by `make export`; edit that. -->\n\n"
+    (folder/"README.md").write_text(note + text + "\n", encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__": main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT)

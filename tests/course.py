@@ -1,0 +1,57 @@
+"What the tests know about the course: where things are, and what stands in the notebooks."
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+LESSONS = sorted((ROOT/"nbs").glob("[0-9][0-9]_*.ipynb"))
+NOTEBOOKS = [*LESSONS, ROOT/"nbs"/"index.ipynb"]
+MODULES = sorted(p for p in (ROOT/"fdl").glob("*.py") if not p.stem.startswith("_"))
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    "The notebook at `path`."
+    return nbformat.read(path, as_version=4)
+
+
+def directive(source: str, name: str) -> str | None:
+    "What follows `#| name` in a cell: '' if nothing does, None if there is no such directive."
+    found = re.search(rf"^#\|\s*{name}\b[ \t]*(\S*)", source, re.M)
+    return found and found[1]
+
+
+def code(path: Path) -> list[str]:
+    "The sources of the code cells of a notebook."
+    return [cell.source for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def default_module(path: Path) -> str | None:
+    "The module whose file a lesson starts."
+    return next(filter(None, (directive(source, "default_exp") for source in code(path))), None)
+
+
+def exports(path: Path) -> dict[str, set[str]]:
+    "For each module that a lesson adds to, the public names that it defines there."
+    names = {}
+    for source in code(path):
+        module = directive(source, "export")
+        if module is None: continue
+        defined = {node.name for node in ast.parse(source).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        names.setdefault(module or default_module(path), set()).update(n for n in defined if not n.startswith("_"))
+    return names
+
+
+def fdl_imports(source: str) -> list[tuple[str, str]]:
+    "The (module, name) pairs that a cell imports from `fdl`."
+    nodes = [node for node in ast.walk(ast.parse(re.sub(r"^[%!].*$", "", source, flags=re.M)))]
+    found = [(node.module, alias.name) for node in nodes if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fdl" for alias in node.names]
+    return found + [(alias.name, "") for node in nodes if isinstance(node, ast.Import) for alias in node.names if alias.name.startswith("fdl.")]
+
+
+def declared_seconds(path: Path) -> int:
+    "The CPU seconds that a lesson declares."
+    found = re.search(r"running takes at most (\d+) CPU seconds", "\n".join(c.source for c in read(path).cells[:3]))
+    assert found, f"{path.name}: no sentence 'running takes at most N CPU seconds' at its start"
+    return int(found[1])
