@@ -6,4 +6,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                           'fdl.core.default_device': ('setup.html#default_device', 'fdl/core.py'),
                           'fdl.core.set_seed': ('setup.html#set_seed', 'fdl/core.py'),
                           'fdl.core.to_device': ('setup.html#to_device', 'fdl/core.py')},
-            'fdl.datasets': {'fdl.datasets.load_mnist': ('mnist.html#load_mnist', 'fdl/datasets.py')}}}
+            'fdl.datasets': {'fdl.datasets.load_mnist': ('mnist.html#load_mnist', 'fdl/datasets.py')},
+            'fdl.functional': { 'fdl.functional.linear': ('matmul.html#linear', 'fdl/functional.py'),
+                                'fdl.functional.matmul': ('matmul.html#matmul', 'fdl/functional.py'),
+                                'fdl.functional.mse_loss': ('matmul.html#mse_loss', 'fdl/functional.py'),
+                                'fdl.functional.relu': ('matmul.html#relu', 'fdl/functional.py')}}}
