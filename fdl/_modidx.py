@@ -2,4 +2,11 @@
 
 d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_url': '', 'lib_path': 'fdl'},
   'syms': { 'fdl.core': {'fdl.core.default_device': ('setup.html#default_device', 'fdl/core.py')},
-            'fdl.datasets': {'fdl.datasets.load_mnist': ('mnist.html#load_mnist', 'fdl/datasets.py')}}}
+            'fdl.datasets': { 'fdl.datasets._checked': ('mnist.html#_checked', 'fdl/datasets.py'),
+                              'fdl.datasets._download': ('mnist.html#_download', 'fdl/datasets.py'),
+                              'fdl.datasets._folders': ('mnist.html#_folders', 'fdl/datasets.py'),
+                              'fdl.datasets._idx_files': ('mnist.html#_idx_files', 'fdl/datasets.py'),
+                              'fdl.datasets._mismatch': ('mnist.html#_mismatch', 'fdl/datasets.py'),
+                              'fdl.datasets._read_pair': ('mnist.html#_read_pair', 'fdl/datasets.py'),
+                              'fdl.datasets.load_mnist': ('mnist.html#load_mnist', 'fdl/datasets.py'),
+                              'fdl.datasets.read_idx': ('mnist.html#read_idx', 'fdl/datasets.py')}}}
