@@ -24,12 +24,12 @@ from torch import Tensor
 
 # %% ../nbs/01_mnist.ipynb #887ec040
 _MNIST = ("https://raw.githubusercontent.com/mnielsen/neural-networks-and-deep-learning/master/data/{file}",
-          "https://github.com/MichalDanielDobrzanski/DeepLearningPython/raw/master/{file}",
-          "https://archive.softwareheritage.org/api/1/content/sha256:{sha256}/raw/")
+          "https://archive.softwareheritage.org/api/1/content/sha256:{sha256}/raw/",
+          "https://github.com/MichalDanielDobrzanski/DeepLearningPython/raw/master/{file}")
 _FASHION = ("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/{file}",
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{file}",
             "https://archive.softwareheritage.org/api/1/content/sha256:{sha256}/raw/")
-_KNOWN = {  # file: length in bytes, SHA-256, mirrors
+_KNOWN = {  # file: (length in bytes, SHA-256, mirrors)
     "mnist.pkl.gz":
         (17_051_982, "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416", _MNIST),
     "fashion_mnist/train-images-idx3-ubyte.gz":
@@ -59,10 +59,9 @@ def read_idx(path: str | Path) -> Tensor:
     Source: LeCun, Cortes and Burges, The MNIST database of handwritten digits, section "File formats".
     """
     data = Path(path).read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        try: data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as e:
-            raise ValueError(f"{path} is a damaged gzip file: {e}. Copy or fetch it again.") from e
+    try: data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    except (EOFError, OSError, zlib.error) as e:
+        raise ValueError(f"{path} is a damaged gzip file: {e}. Copy or fetch it again.") from e
     start = 4 + 4*data[3] if len(data) > 3 else 4
     if data[:3] != b"\0\0\x08" or len(data) < start:
         raise ValueError(f"{path} is no IDX file of unsigned bytes: it starts with {data[:4].hex(' ') or 'nothing'}, "
@@ -139,24 +138,21 @@ def _idx_files(name: str, data_dir: str | Path | None) -> list[Path]:
     if folder is None:
         raise ValueError(f"name must be 'mnist', 'fashion_mnist' or a folder with four IDX files of your own, "
                          f"not {name!r}; there is no such folder in {', '.join(map(str, folders))}")
-    paths = [folder/file if (folder/file).exists() else folder/f"{file}.gz" for file in files]
-    if missing := [p.stem for p in paths if not p.exists()]:
-        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)} (with or without .gz)")
-    return paths
+    return [folder/file if (folder/file).exists() else folder/f"{file}.gz" for file in files]
 
 # %% ../nbs/01_mnist.ipynb #636d34e4
 def load_mnist(name: str = "mnist", data_dir: str | Path | None = None,
                device: torch.device | str | None = None) -> tuple[tuple[Tensor, Tensor], ...]:
     """The training, validation and test set of `name`: "mnist", "fashion_mnist" or a folder of IDX files.
 
-    Looks in `data_dir`, `$FDL_DATA`, the course's `data/` and the user's cache; downloads what is known and
-    found nowhere (to the first of `data_dir`, `$FDL_DATA` and the cache that is set). For IDX files the
-    validation set is the last sixth of the training set.
+    Looks in `data_dir`, `$FDL_DATA`, the course's `data/` and the user's cache. A known set that is nowhere is
+    downloaded to `data_dir`, else `$FDL_DATA`, else the cache. For IDX files the last sixth of the training set
+    is the validation set.
 
     Shapes: three pairs `x` (n, rows*cols) float32 in [0, 1) and `y` (n,) int64, on `device` (default: CPU);
     for MNIST n is 50,000, 10,000 and 10,000 and rows*cols is 784.
-    Raises `ValueError` for an unknown `name` or a bad IDX file, `FileNotFoundError` if one of four IDX files is
-    missing, `RuntimeError` if a known file has a wrong SHA-256 (nothing in it is run) or no mirror has it.
+    Raises `ValueError` for an unknown `name` or a bad IDX file, `FileNotFoundError` if an IDX file is missing,
+    `RuntimeError` if a known file has a wrong SHA-256 (nothing in it is run) or no mirror has it.
     Source: LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition (1998).
     """
     if name == "mnist":
