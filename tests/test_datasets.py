@@ -382,6 +382,7 @@ def test_bad_idx_files(tmp_path, data, said):
     assert said in str(e.value) and str(path) in str(e.value)
 
 
+@pytest.mark.filterwarnings("error")  # torch warns about memory that must not be written
 @pytest.mark.parametrize("shape", [(), (5,), (0,), (2, 3), (4, 3, 2), (1, 2, 3, 4), (0, 28, 28)])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_read_idx(tmp_path, shape, pack):
