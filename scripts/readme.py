@@ -24,6 +24,7 @@ def main(folder: Path) -> None:
     text = re.sub(r"\]\((\w+\.ipynb)\)", r"](nbs/\1)", text).replace("](../", "](")
     text = re.sub(r"\n{3,}", "\n\n", text).strip()
     (folder/PICTURES).mkdir(parents=True, exist_ok=True)
+    for old in (folder/PICTURES).glob("*.png"): old.unlink()
     for name, content in resources["outputs"].items(): (folder/name).write_bytes(content)
     note = "<!-- Made from nbs/index.ipynb by `make export`; edit that. -->\n\n"
     (folder/"README.md").write_text(note + text + "\n", encoding="utf-8", newline="\n")
