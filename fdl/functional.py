@@ -130,7 +130,7 @@ def _pick(input: Tensor, target: Tensor, dim: int) -> Tensor:
         bad = ((target < 0) | (target >= classes)).nonzero()
         if not len(bad): raise
         place = tuple(bad[0].tolist())
-        raise IndexError(f"target{list(place) or ''} is {target[place].item()}, but the {classes} classes of input "
+        raise IndexError(f"target{list(place) or ''} is {target[place]}, but the {classes} classes of input "
                          f"are 0 to {classes - 1}") from None
 
 # %% ../nbs/05_cross_entropy.ipynb #bdba895d
@@ -216,7 +216,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore
 def _log_probs(input: Tensor, weight: Tensor | None, dim: int) -> Tensor:
     "`log_softmax` of `input`, times the weight of each class."
     log_probs = log_softmax(input, dim)
-    return log_probs if weight is None else log_probs * weight.to(input.dtype).view(-1, *[1] * (input.ndim - dim - 1))
+    return log_probs if weight is None else log_probs * weight.view(-1, *[1] * (input.ndim - dim - 1))
 
 # %% ../nbs/05_cross_entropy.ipynb #775cd9aa
 def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
