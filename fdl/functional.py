@@ -133,25 +133,28 @@ def _pick(input: Tensor, target: Tensor, dim: int) -> Tensor:
         raise IndexError(f"target{list(place) or ''} is {target[place]}, but the {classes} classes of input "
                          f"are 0 to {classes - 1}") from None
 
-# %% ../nbs/05_cross_entropy.ipynb #bdba895d
+# %% ../nbs/05_cross_entropy.ipynb #1291c374
 class _CrossEntropy(torch.autograd.Function):
-    "Minus the log-probability of each `target`; the gradient is softmax minus one-hot, times what comes from above."
+    "The loss of each `target`, smoothed by `eps`; its gradient is softmax minus target, times what comes from above."
     @staticmethod
-    def forward(ctx, input: Tensor, target: Tensor, dim: int) -> Tensor:
+    def forward(ctx, input: Tensor, target: Tensor, dim: int, eps: float) -> Tensor:
         shifted = input - _largest(input, dim)
         right = _pick(shifted, target, dim)
+        if eps: right = (1 - eps) * right + eps * shifted.mean(dim)                  # (05.9)
         exps = shifted.exp_()                                        # in place: `shifted` is not needed any more
         total = exps.sum(dim, keepdim=True)
-        ctx.dim = dim
+        ctx.dim, ctx.eps = dim, eps
         ctx.save_for_backward(input, target, exps, total)
-        return total.log().squeeze(dim) - right                      # (05.3), (05.6)
+        return total.log().squeeze(dim) - right
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
         input, target, exps, total = ctx.saved_tensors
         grad, target = grad.unsqueeze(ctx.dim), target.unsqueeze(ctx.dim)
         if torch.is_grad_enabled(): exps, total = softmax(input, ctx.dim), torch.ones_like(total)
-        return (exps * (grad / total)).scatter_add_(ctx.dim, target, -grad), None, None          # (05.7)
+        slope = exps * (grad / total)                                # softmax ...
+        if ctx.eps: slope -= grad * (ctx.eps / input.shape[ctx.dim])
+        return slope.scatter_add_(ctx.dim, target, (ctx.eps - 1) * grad), None, None, None       # ... minus target (05.8)
 
 # %% ../nbs/05_cross_entropy.ipynb #42f59e34
 def _class_dim(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str) -> int:
@@ -193,7 +196,7 @@ def _weigh(losses: Tensor, target: Tensor, ignored: Tensor, weight: Tensor | Non
 def _reduce(losses: Tensor, total: Tensor | int, reduction: str) -> Tensor:
     "`losses` as they are, their sum, or their sum over `total`."
     if reduction == "none": return losses
-    return losses.sum() / total if reduction == "mean" else losses.sum()             # (05.8)
+    return losses.sum() / total if reduction == "mean" else losses.sum()             # (05.10)
 
 # %% ../nbs/05_cross_entropy.ipynb #4051f0fd
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
@@ -236,11 +239,12 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, i
     if target.is_floating_point():
         if ignore_index >= 0: raise ValueError(f"ignore_index={ignore_index} needs class indices, but target is {target.dtype}")
         probs = (1 - label_smoothing) * _wide(target) + label_smoothing / input.shape[dim]
-        losses = -(_log_probs(scores, weight, dim) * probs).sum(dim)                            # (05.9)
+        losses = -(_log_probs(scores, weight, dim) * probs).sum(dim)                            # (05.11)
         return _reduce(losses, losses.numel(), reduction).to(torch.result_type(input, target))
     target, ignored = _ignore(target, ignore_index)
-    losses, total = _weigh(_CrossEntropy.apply(scores, target, dim), target, ignored, weight)
-    if label_smoothing:
+    losses = _CrossEntropy.apply(scores, target, dim, label_smoothing if weight is None else 0.0)
+    losses, total = _weigh(losses, target, ignored, weight)
+    if label_smoothing and weight is not None:
         spread = -_log_probs(scores, weight, dim).mean(dim).masked_fill(ignored, 0)
-        losses = (1 - label_smoothing) * losses + label_smoothing * spread                      # (05.9)
+        losses = (1 - label_smoothing) * losses + label_smoothing * spread                      # (05.11)
     return _reduce(losses, total, reduction).to(input.dtype)
