@@ -18,7 +18,7 @@ test: ## set everything up and run every check
 	@$(call setup,lab test)
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-train: ## train the course's network on MNIST and save a picture of the result in runs/
+train: ## train the course's network on MNIST and save pictures of the result in runs/
 	@$(call setup,)
 	@$(BIN)/python scripts/train.py $(TRAIN_FLAGS)
 

@@ -62,4 +62,5 @@ def test_stored_outputs(path):
     assert outputs, f"{path.name} has no stored outputs: run it"
     for id, output in outputs:
         assert output.output_type != "error", f"{path.name}, cell {id}: a stored error: {output.get('ename')}"
+        assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {}), f"{path.name}, cell {id}: a stored progress bar"
         assert str(ROOT) not in str(output) and str(Path.home()) + os.sep not in str(output), f"{path.name}, cell {id}: a path of somebody's machine"
