@@ -99,7 +99,7 @@ def show_images(ims: Iterable, titles: Iterable | None = None, nrows: int | None
     Shapes: `ims` is a tensor (n, ...) or n images, each as `show_image` takes it; `titles` (n,); returns an array (n,).
     Raises `ValueError` if there is no image, titles and images differ in number, or the grid is too small.
     """
-    ims = list(_array(ims) if isinstance(ims, Tensor) else ims)
+    ims = list(ims)
     titles = [None]*len(ims) if titles is None else list(_array(titles) if isinstance(titles, Tensor) else titles)
     if not ims or len(titles) != len(ims): raise ValueError(f"ims must hold 1 image or more, each with one of titles, not {len(ims)} and {len(titles)}")
     low, high = _limits(np.concatenate([_picture(im).ravel() for im in ims]))
@@ -128,7 +128,7 @@ def plot_history(history: Iterable[Mapping[str, float]], figsize: tuple[float, f
         for key, value in row.items():
             if key in ("epoch", "seconds") or value is None: continue
             part, metric = key.split("_", 1) if key.startswith(("train_", "valid_")) else ("valid", key)
-            panels.setdefault(metric, {}).setdefault(part, []).append((row.get("epoch", i), float(value)))
+            panels.setdefault(metric, {}).setdefault(part, []).append((row.get("epoch", i), float(_array(value))))
     if not panels: raise ValueError("history must have a row or more with a key such as train_loss or valid_accuracy")
     axes = get_grid(len(panels), nrows=1, figsize=figsize or (4*len(panels), 3))
     for ax, (metric, lines) in zip(axes, panels.items()):
@@ -159,7 +159,7 @@ def plot_confusion(targets: Tensor | np.ndarray | Sequence, preds: Tensor | np.n
     if min(targets.min(), preds.min()) < 0 or max(targets.max(), preds.max()) >= c:
         raise ValueError(f"targets and preds must be classes from 0 to {c - 1}, not {min(targets.min(), preds.min())} to {max(targets.max(), preds.max())}")
     counts = np.bincount(targets*c + preds, minlength=c*c).reshape(c, c)
-    top = max(1, np.where(np.eye(c), 0, counts).max())
+    top = np.where(np.eye(c), 1, counts).max()
     if ax is None: ax = subplots(imsize=1 + 0.45*c)[1][0, 0]
     ax.imshow(np.where(np.eye(c), math.nan, counts), cmap=plt.get_cmap("Oranges").with_extremes(bad="0.92"), vmin=0, vmax=top)
     for t, p in zip(*counts.nonzero()):
@@ -184,8 +184,8 @@ def plot_mistakes(x: Tensor | np.ndarray, y: Tensor | np.ndarray | Sequence, log
     if scores.ndim != 2 or not len(x) == len(y) == len(scores):
         raise ValueError(f"x, y and logits must have one row an image, logits of shape (m, c), not {len(x)}, {len(y)} rows and {tuple(scores.shape)}")
     sure, guess = softmax(scores, 1).max(1)
-    worst = sure.masked_fill(guess == y, -1).argsort(descending=True, stable=True)[:min(n, int((guess != y).sum()))].tolist()
-    if not worst: return np.empty(0, dtype=object)
+    worst = sure.masked_fill(guess == y, -1).argsort(descending=True)[:min(n, int((guess != y).sum()))].tolist()
+    if not worst: return np.empty(0)
     name = str if classes is None else classes.__getitem__
     titles = [f"{name(guess[i].item())}, not {name(y[i].item())}\n{sure[i]:.1%}" for i in worst]
     return show_images([x[i] for i in worst], titles, nrows, ncols, imsize=imsize)

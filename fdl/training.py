@@ -160,7 +160,7 @@ def fit(n_epochs: int, model: Callable, loss_func: Callable, opt: Any, train_dl:
         with tqdm(total=n_epochs*length_hint(train_dl) or None, leave=False, disable=off) as bar, _mode(model, True):
             for epoch in range(1, n_epochs + 1):
                 start = perf_counter()
-                bar.set_description(f"epoch {epoch} of {n_epochs}", refresh=False)
+                bar.set_description(f"epoch {epoch} of {n_epochs}")
                 row = {"epoch": epoch, "train_loss": _train(model, loss_func, opt, train_dl, scheduler, epoch, bar)}
                 if valid_dl is not None:
                     row |= {f"valid_{name}": value for name, value in evaluate(model, loss_func, valid_dl, metrics).items()}

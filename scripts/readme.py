@@ -18,6 +18,7 @@ PICTURES = "docs/readme"
 def main(folder: Path) -> None:
     "Writes README.md and its pictures into `folder`."
     nb = nbformat.read(ROOT/"nbs"/"index.ipynb", as_version=4)
+    nb.metadata.language_info = {"name": "python"}  # for the colours of the code blocks
     for cell in nb.cells:
         if cell.source.startswith("#| echo: false"): cell.metadata.transient = {"remove_source": True}
     text, resources = MarkdownExporter().from_notebook_node(nb, {"unique_key": "readme", "output_files_dir": PICTURES})
