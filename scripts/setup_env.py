@@ -2,8 +2,8 @@
 
     python scripts/setup_env.py lab test
 
-Quick when there is nothing to do. Nothing here needs a Python newer than 2.7 until the version
-has been checked, so that an old one gets a sentence and not a SyntaxError.
+Quick when there is nothing to do. The file parses on Python 3.6, so that an old one gets a sentence
+and not a SyntaxError.
 """
 import sys
 
