@@ -4,7 +4,7 @@ BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 NOTEBOOK := nbs/00_setup.ipynb
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test train export clean
+.PHONY: help lab test audit train export clean
 
 help: ## list these commands
 	@echo "Foundations of Deep Learning: make COMMAND, one of"
@@ -17,6 +17,10 @@ lab: ## set everything up and open JupyterLab at the first lesson
 test: ## set everything up and run every check
 	@$(call setup,lab test)
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+audit: ## break every exported definition on purpose and list what the lessons do not notice (slow)
+	@$(call setup,lab test)
+	@for notebook in nbs/[0-9]*.ipynb; do $(BIN)/python tests/mutants.py $$notebook || exit 1; done
 
 train: ## train the course's network on MNIST and save pictures of the result in runs/
 	@$(call setup,)
