@@ -10,7 +10,6 @@ import time
 import urllib.request
 from pathlib import Path
 
-import nbformat
 import pytest
 from jupyter_client import BlockingKernelClient
 
