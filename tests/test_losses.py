@@ -124,7 +124,7 @@ def test_every_option(shape, seed, dtype, scale, weighted, reduction, ignore, sk
 @settings(max_examples=100, deadline=None)
 @given(shape=st.sampled_from([(), *SHAPES]), seed=st.integers(0, 2**31), scale=st.sampled_from([1e-3, 1.0, 1e4]), data=st.data())
 def test_every_dimension(shape, seed, scale, data):
-    z = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
+    z = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale  # torch's own slopes are rough in float32
     dim = data.draw(st.integers(-max(1, len(shape)), max(1, len(shape)) - 1))
     dims = data.draw(st.lists(st.sampled_from(range(max(1, len(shape)))), unique=True, min_size=1))
     agree(lambda z: softmax(z, dim), lambda z: torch.softmax(z, dim), z)
