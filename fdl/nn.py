@@ -437,6 +437,11 @@ def load_state_dict(self: Module, state_dict: Mapping[str, Tensor], strict: bool
 # %% ../nbs/13_convolutions.ipynb #43cb8a21
 from . import init
 
+# %% ../nbs/13_convolutions.ipynb #3afb00e0
+def _unusual(**options: tuple[object, object]) -> str:
+    "Those options, each (value, usual value), that are not as usual, as torch writes them behind the sizes."
+    return "".join(f", {name}={value}" for name, (value, usual) in options.items() if value != usual)
+
 # %% ../nbs/13_convolutions.ipynb #279be47f
 class Conv2d(Module):
     """`out_channels` kernels slid over an image, starting from torch's random weights.
@@ -474,10 +479,9 @@ class Conv2d(Module):
 
     def extra_repr(self) -> str:
         "The sizes."
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        return text + "".join(f", {name}={value}" for name, value, usual in (
-            ("padding", self.padding, (0, 0)), ("dilation", self.dilation, (1, 1)), ("groups", self.groups, 1),
-            ("bias", self.bias is not None, True)) if value != usual)
+        sizes = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        return sizes + _unusual(padding=(self.padding, (0, 0)), dilation=(self.dilation, (1, 1)), groups=(self.groups, 1),
+                                bias=(self.bias is not None, True))
 
 # %% ../nbs/13_convolutions.ipynb #766ecc27
 class AvgPool2d(Module):

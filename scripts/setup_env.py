@@ -40,17 +40,15 @@ again. `make clean` removes .venv, for a fresh start."""
 
 
 def fingerprint() -> str:
-    "Changes when anything that decides what is installed changes; the place counts, since a venv cannot be moved."
+    "Changes when a file that decides what is installed changes."
     files = [ROOT/"settings.ini", ROOT/"setup.py", ROOT/"pyproject.toml"] + ([Path(CONSTRAINTS)] if CONSTRAINTS else [])
-    parts = [sys.version, str(ROOT), CONSTRAINTS, *(f.read_text(encoding="utf-8") for f in files)]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return hashlib.sha256("\0".join([CONSTRAINTS, *(f.read_text(encoding="utf-8") for f in files)]).encode()).hexdigest()
 
 
-def installed(want: str) -> set[str]:
-    "The extras that are installed already, if they were installed from the files as they stand now."
-    if not (STAMP.exists() and VENV_PYTHON.exists()): return set()
-    stamp = json.loads(STAMP.read_text())
-    return set(stamp["extras"]) if stamp["fingerprint"] == want else set()
+def last_time(place: str) -> dict:
+    "What the last setting-up noted, if it was of this Python in this place: a virtual environment cannot be moved."
+    stamp = json.loads(STAMP.read_text()) if STAMP.exists() and VENV_PYTHON.exists() else {}
+    return stamp if stamp.get("place") == place else {"extras": []}
 
 
 def pip(*args: str) -> None:
@@ -69,21 +67,22 @@ def pip(*args: str) -> None:
 
 def main(extras: set[str]) -> None:
     "Brings `.venv` up to date with the project's files."
-    want = fingerprint()
-    have = installed(want)
-    if have and extras <= have: return
+    want, place = fingerprint(), f"{sys.version} {ROOT}"
+    stamp = last_time(place)
+    have = set(stamp["extras"])
+    if have and extras <= have and stamp["fingerprint"] == want: return
     for module in ("venv", "ensurepip"):
         if importlib.util.find_spec(module) is None: sys.exit(NO_VENV.format(python=sys.executable, module=module))
     if not have:
         print("Setting up .venv (the first time this downloads PyTorch and takes some minutes) ...", flush=True)
         shutil.rmtree(VENV, ignore_errors=True)
         # In a process of its own: if ensurepip fails there, its message is one that can be explained.
-        if subprocess.run([sys.executable, "-m", "venv", str(VENV)]).returncode:
+        if subprocess.run([getattr(sys, "_base_executable", sys.executable), "-m", "venv", str(VENV)]).returncode:
             sys.exit(NO_VENV.format(python=sys.executable, module="ensurepip"))
     pip("pip", "setuptools", "wheel")
     wanted = sorted(extras | have - {"base"})
     pip("--no-build-isolation", "--editable", f".[{','.join(wanted)}]" if wanted else ".")
-    STAMP.write_text(json.dumps({"fingerprint": want, "extras": ["base", *wanted]}))
+    STAMP.write_text(json.dumps({"place": place, "fingerprint": want, "extras": ["base", *wanted]}))
     print(f".venv is ready. To use it in your own shell:  {'.venv/Scripts/activate' if os.name == 'nt' else 'source .venv/bin/activate'}")
 
 
