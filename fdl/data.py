@@ -353,16 +353,17 @@ class _Processes:
         "Stops the idle, ends the busy, and returns when all are gone."
         for process, connection in zip(self.processes, self.connections):
             if self.pending: process.terminate()
-            with suppress(OSError): connection.send_bytes(b"")
+            try: connection.send_bytes(b"")
+            except OSError: pass
         for process, connection in zip(self.processes, self.connections):
             process.join(2)
             if process.is_alive(): process.kill()
             process.join()
             connection.close()
-        self.processes, self.connections, self.pending = [], [], deque()
+        for owned in (self.processes, self.connections, self.pending): owned.clear()
 
-    def __del__(self):
-        if os.getpid() == self.pid: self.close()
+    def __del__(self, getpid=os.getpid, exiting=sys.is_finalizing):
+        if not exiting() and getpid() == self.pid: self.close()
 
 # %% ../nbs/09_dataloaders.ipynb #9a26d744
 def _obituary(processes) -> str:

@@ -146,7 +146,8 @@ def test_random_split(lengths):
 def test_random_split_errors():
     with pytest.raises(ValueError, match="103 items"): D.random_split(y, [50, 50])
     with pytest.raises(ValueError): D.random_split(y, [1.5, -0.5])
-    with pytest.warns(UserWarning, match="empty"): D.random_split(range(2), [0.9, 0.05, 0.05])
+    with pytest.warns(UserWarning, match="empty") as caught: D.random_split(range(2), [0.9, 0.05, 0.05])
+    assert caught[0].filename == __file__  # it points at the caller
 
 
 def test_a_batch_is_read_in_one_go():
@@ -187,6 +188,14 @@ def test_a_change_in_a_subclass_is_not_passed_by():
     assert_same(next(iter(D.DataLoader(data, 2, sampler=Backwards(data)))), [torch.tensor([102, 101])])
     assert_same(list(D.DataLoader(data, batch_sampler=Pairs(range(5), 2, False))), [[torch.tensor([0, 1])]])
     assert D.Subset([1, 2, 3], [0]).get_batch is None
+    named = []
+
+    class Register:
+        def __init_subclass__(cls, name): named.append(name)
+
+    class One(D.Dataset, Register, name="one"): pass
+    class Two(D.SequentialSampler, Register, name="two"): pass
+    assert named == ["one", "two"]  # the guard passes on what other base classes want to know
     with pytest.raises(NotImplementedError, match="__getitem__"): D.Dataset()[0]
 
 
@@ -308,6 +317,59 @@ def test_killed_from_outside(persistent_workers):
         for child in multiprocessing.active_children(): child.kill()
         with pytest.raises(RuntimeError, match="died"): list(batches)
         assert not multiprocessing.active_children()
+
+
+@needs_fork
+def test_a_handler_of_the_main_process_does_not_keep_workers_alive():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with within(1.5):
+            batches = iter(D.DataLoader(Squares(1000, hang), 1, num_workers=2, multiprocessing_context="fork"))
+            assert [next(batches).item() for _ in range(5)] == [0, 1, 4, 9, 16]
+            del batches
+            assert not multiprocessing.active_children()
+    finally: signal.signal(signal.SIGTERM, before)
+
+
+def deaf(worker_id): signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@needs_fork
+@pytest.mark.parametrize("n, worker_init_fn, ends", [(5, None, 0), (1000, None, -signal.SIGTERM), (1000, deaf, -signal.SIGKILL)], ids=["idle", "busy", "deaf"])
+def test_how_workers_end(n, worker_init_fn, ends):
+    "The idle leave by themselves, the busy are terminated, and who does not hear that is killed after two seconds."
+    loader = D.DataLoader(Squares(n, hang), 1, num_workers=1, worker_init_fn=worker_init_fn, persistent_workers=True, multiprocessing_context="fork")
+    batches = iter(loader)
+    assert [next(batches).item() for _ in range(5)] == [0, 1, 4, 9, 16]
+    if n == 5: assert next(batches, None) is None
+    workers = loader._workers
+    processes = list(workers.processes)
+    with within(4): workers.close()
+    assert [process.exitcode for process in processes] == [ends]
+    assert not workers.idle() and not workers.processes
+
+
+@needs_fork
+def test_a_forked_copy_of_a_loader_leaves_its_workers_alone():
+    loaders = [D.DataLoader(range(4), 1, num_workers=1, persistent_workers=True, multiprocessing_context="fork")]
+    first = list(loaders[0]), [p.pid for p in loaders[0]._workers.processes]
+    child = multiprocessing.get_context("fork").Process(target=loaders.clear)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    time.sleep(0.1)
+    assert (list(loaders[0]), [p.pid for p in loaders[0]._workers.processes]) == first
+
+
+def test_what_a_worker_sent_before_it_died_is_not_lost():
+    batches = iter(D.DataLoader(range(9), 1, num_workers=1))
+    got = [next(batches).item()]
+    time.sleep(0.5)  # it has read two more ahead
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join()
+    with pytest.raises(RuntimeError, match="died"): got.extend(batch.item() for batch in batches)
+    assert got == [0, 1, 2]
 
 
 def test_dropped_half_way():
@@ -447,6 +509,28 @@ def test_end_of_the_main_process(tmp_path, end, persistent):
         process.communicate()
 
 
+@needs_fork
+def test_end_of_python_with_loaders_alive(tmp_path):
+    "Names taken away, as when a notebook is reset, or Python at its end: workers are ended, and nothing is printed."
+    done = subprocess.run(program(tmp_path, """
+        import multiprocessing
+        import fdl.data as D
+        def start():
+            kept = D.DataLoader(range(9), 1, num_workers=1, persistent_workers=True, multiprocessing_context="fork")
+            return kept, list(kept), iter(kept), iter(kept)
+        loaders = start()
+        names = {name: vars(D).pop(name) for name in list(vars(D)) if not name.startswith("__")}
+        del loaders
+        assert not multiprocessing.active_children()
+        vars(D).update(names)
+        loaders = start()
+        circle = [loaders]
+        circle.append(circle)
+        print(len(multiprocessing.active_children()))
+    """), capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
+
+
 def test_every_start_method_in_a_script(tmp_path):
     "A guarded script and its own classes; an error class of the script comes back as itself."
     command = program(tmp_path, """
@@ -459,10 +543,11 @@ def test_every_start_method_in_a_script(tmp_path):
                 if i == 5: raise Odd("five")
                 return i**2
         if __name__ == "__main__":
-            for method in multiprocessing.get_all_start_methods():
+            methods = multiprocessing.get_all_start_methods()
+            for batches in [iter(DataLoader(Squares(), 1, num_workers=1, multiprocessing_context=method)) for method in methods]:
                 got = []
                 try:
-                    for batch in DataLoader(Squares(), 1, num_workers=1, multiprocessing_context=method): got.append(batch.item())
+                    for batch in batches: got.append(batch.item())
                 except Odd as error: print(got, "Traceback" in str(error))
     """)
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -472,9 +557,10 @@ def test_every_start_method_in_a_script(tmp_path):
 def test_every_start_method_in_a_notebook(tmp_path):
     "A class of a module works; one of the notebook works with fork, and is refused with the reason without."
     (tmp_path/"squares.py").write_text("class Squares(list):\n    def __getitem__(self, i): return super().__getitem__(i)**2\n")
-    cells = ["import sys; sys.path.insert(0, '.')\nfrom fdl.data import DataLoader\nfrom squares import Squares\nclass Mine(Squares): pass"]
+    cells = [f"import sys; sys.path.insert(0, '.')\nfrom fdl.data import DataLoader\nfrom squares import Squares\nclass Mine(Squares): pass\n"
+             f"batches = {{m: iter(DataLoader(Squares(range(5)), 2, num_workers=1, multiprocessing_context=m)) for m in {METHODS}}}"]
     for method in METHODS:
-        cells += [f"assert [b.tolist() for b in DataLoader(Squares(range(5)), 2, num_workers=1, multiprocessing_context='{method}')] == [[0, 1], [4, 9], [16]]",
+        cells += [f"assert [b.tolist() for b in batches['{method}']] == [[0, 1], [4, 9], [16]]",
                   f"try: print([b.tolist() for b in DataLoader(Mine(range(5)), 2, num_workers=1, multiprocessing_context='{method}')])\nexcept Exception as error: print(error)"]
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
     NotebookClient(nb, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
