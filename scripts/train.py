@@ -24,7 +24,7 @@ PICTURES = Path(__file__).resolve().parent.parent/"runs"
 
 
 def main(epochs: int, batch_size: int, lr: float, seed: int) -> None:
-    "Trains, prints a row an epoch, tests once at the end and saves the picture."
+    "Trains, prints a row an epoch, tests once at the end and saves the pictures."
     set_seed(seed)
     torch.set_num_threads(1)  # on a CPU, layers as small as these are slower on several cores
     device = default_device()

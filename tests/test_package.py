@@ -30,7 +30,7 @@ def rebuilt(tmp_path_factory) -> Path:
 
 
 def test_export_in_sync(rebuilt):
-    for folder in (ROOT/"fdl", rebuilt/"fdl"): assert {p.name for p in folder.glob("*.py")} == {p.name for p in (ROOT/"fdl").glob("*.py")}
+    assert {p.name for p in (rebuilt/"fdl").glob("*.py")} == {p.name for p in (ROOT/"fdl").glob("*.py")}
     for path in sorted((ROOT/"fdl").glob("*.py")):
         assert path.read_text(encoding="utf-8") == (rebuilt/"fdl"/path.name).read_text(encoding="utf-8"), f"fdl/{path.name} is not what the notebooks say: run `make export`"
 
