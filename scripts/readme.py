@@ -21,6 +21,7 @@ def main(folder: Path) -> None:
     nb.metadata.language_info = {"name": "python"}  # for the colours of the code blocks
     for cell in nb.cells:
         if cell.source.startswith("#| echo: false"): cell.metadata.transient = {"remove_source": True}
+        cell.source = re.sub(r"^#\|.*\n", "", cell.source, flags=re.M)
     text, resources = MarkdownExporter().from_notebook_node(nb, {"unique_key": "readme", "output_files_dir": PICTURES})
     text = re.sub(r"\]\((\w+\.ipynb)\)", r"](nbs/\1)", text).replace("](../", "](")
     text = re.sub(r"\n{3,}", "\n\n", text).strip()

@@ -50,8 +50,8 @@ def fdl_imports(source: str) -> list[tuple[str, str]]:
     return found + [(alias.name, "") for node in nodes if isinstance(node, ast.Import) for alias in node.names if alias.name.startswith("fdl.")]
 
 
-def declared_seconds(path: Path) -> int:
-    "The CPU seconds that a lesson declares."
-    found = re.search(r"running takes at most (\d+) CPU seconds", "\n".join(c.source for c in read(path).cells[:3]))
-    assert found, f"{path.name}: no sentence 'running takes at most N CPU seconds' at its start"
-    return int(found[1])
+def declared(path: Path) -> tuple[int, int]:
+    "The CPU seconds and the megabytes of memory that a lesson declares."
+    found = re.search(r"running takes at most (\d+) CPU seconds and (\d+) MB of memory", "\n".join(c.source for c in read(path).cells[:3]))
+    assert found, f"{path.name}: no sentence 'running takes at most N CPU seconds and N MB of memory' at its start"
+    return int(found[1]), int(found[2])

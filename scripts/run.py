@@ -1,0 +1,137 @@
+"""Runs notebooks, each in a fresh Jupyter kernel, and stores what their cells show.
+
+    python scripts/run.py [--into FOLDER] NOTEBOOK...       `make run`; FOLDER: where to write, beside the notebook if not given
+
+A stored output that the run agrees with stays as it is, so that a diff shows what changed. To have a cell's output
+made anew all the same (a timing, say), clear it first.
+"""
+import argparse
+import base64
+import hashlib
+import json
+import os
+import re
+import struct
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from traitlets.config import Config
+
+# Two threads, which do not spin while they wait: so the CPU seconds are the lesson's own, whatever else the machine does.
+ENVIRONMENT = {"FDL_DEVICE": "cpu", "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE", "TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+               "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+COST = """import json, os, sys
+try: import resource
+except ImportError: memory = None  # Windows
+else: memory = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))*(1 if sys.platform == "darwin" else 1024)
+print(json.dumps({"seconds": sum(os.times()[:4]), "memory": memory}))"""
+
+
+class Failure(Exception):
+    "A cell failed; the message says which, and how."
+
+
+def execute(path: Path) -> tuple[nbformat.NotebookNode, dict]:
+    "The notebook as it is after all its cells have run, and what that cost: CPU `seconds`, and bytes of `memory` (the kernel's peak and its largest child's)."
+    nb = nbformat.read(path, as_version=4)
+    for cell in nb.cells:
+        if cell.cell_type == "code": cell.outputs = []
+    nb.cells.append(nbformat.v4.new_code_cell(COST))
+    with tempfile.TemporaryDirectory(prefix="fdl") as sockets:
+        # Where there are Unix sockets, a kernel is reached over them: that needs no network, not even loopback.
+        over = {} if sys.platform == "win32" else {"transport": "ipc", "connection_file": f"{sockets}/k.json"}
+        client = NotebookClient(nb, timeout=300, kernel_name="python3", coalesce_streams=True, resources={"metadata": {"path": str(path.parent)}}, config=Config(KernelManager=over))
+        with client.setup_kernel(env=os.environ | ENVIRONMENT):
+            for i, cell in enumerate(nb.cells):
+                if cell.cell_type != "code": continue
+                try: client.execute_cell(cell, i)
+                except CellExecutionError as error:
+                    trace = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback)
+                    raise Failure(f"{path.name}, cell {i} (id {cell.id}): {error.ename}: {error.evalue}\n{trace[-2500:]}") from None
+    for cell in nb.cells: cell.metadata.pop("execution", None)
+    return nb, json.loads(nb.cells.pop().outputs[0].text)
+
+
+# Two outputs agree.
+
+NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?")
+
+
+def machine() -> str:
+    "A short hash of what this machine's float32 arithmetic gives: where it is the same, so are the numbers that a lesson prints."
+    import torch
+    threads = torch.get_num_threads()
+    torch.set_num_threads(int(ENVIRONMENT["OMP_NUM_THREADS"]))
+    x = torch.rand(1000, 784, generator=torch.Generator().manual_seed(0))
+    results = [x.T @ x, x.exp().sum(0), x.log_softmax(1), torch.conv2d(x.view(-1, 1, 28, 28), x[:8, :25].reshape(8, 1, 5, 5)).sum((0, 2, 3))]
+    torch.set_num_threads(threads)
+    return hashlib.sha256(b"".join(r.numpy().tobytes() for r in results)).hexdigest()[:12]
+
+
+def shown(cell: nbformat.NotebookNode) -> Iterator[str]:
+    "What a reader sees below a cell, line by line; of a picture, its width and height."
+    for output in cell.outputs:
+        if output.output_type == "error": yield f"error: {output.ename}: {output.evalue}"
+        data = {"text/plain": output.get("text", "")} if output.output_type == "stream" else output.get("data", {})
+        for kind, content in sorted(data.items()):
+            if kind == "image/png": yield "picture {} {}".format(*struct.unpack(">2I", base64.b64decode(content)[16:24]))
+            elif kind == "text/plain": yield from re.sub(r"0x[0-9a-f]{6,}", "0x…", content.rstrip("\n")).split("\n")
+            else: yield kind
+
+
+def near(a: str, b: str, picture: bool, exact: bool) -> bool:
+    """Whether two printed numbers agree: to one unit of the last digit of the longer one, if it has a decimal point.
+
+    In pictures, to a few pixels, because their edges are cut to what is drawn. If not `exact`, on a machine whose arithmetic
+    rounds otherwise, where a training run drifts away: to 5%, three units or 1e-5.
+    """
+    if a == b: return True
+    size, gap = max(abs(float(a)), abs(float(b))), abs(float(a) - float(b))
+    if picture: return gap <= (4 if exact else 4 + 0.05*size)
+    unit = min(10.**(int(n.partition("e")[2] or 0) - len(n.partition("e")[0].partition(".")[2])) for n in (a, b))
+    if exact: return "." in a + b and gap <= 1.001*unit
+    return gap <= max(0.05*size, 3.001*unit, 1e-5)
+
+
+def agree(old: str, new: str, timed: bool, exact: bool) -> bool:
+    "Whether two lines show the same: the same words, and numbers that are `near` (any numbers, if `timed`); the width of a column may change."
+    words = [[" ".join(piece.split()) for piece in NUMBER.split(line)] for line in (old, new)]
+    numbers = zip(NUMBER.findall(old), NUMBER.findall(new))
+    picture = old.startswith("picture ")
+    return words[0] == words[1] and (timed and not picture or all(near(a, b, picture, exact) for a, b in numbers))
+
+
+def difference(stored: nbformat.NotebookNode, fresh: nbformat.NotebookNode, exact: bool = True) -> str:
+    "The first line in which the stored output of a cell is not what a run gave; empty if there is none."
+    old, new = list(shown(stored)), list(shown(fresh))
+    timed = re.search(r"^#\| *timed", stored.source, re.M) is not None
+    end = "(nothing)"
+    for i in range(max(len(old), len(new))):
+        a, b = (lines[i] if i < len(lines) else end for lines in (old, new))
+        if a.startswith("error:") or not agree(a, b, timed, exact): return f"line {i + 1}\n  stored  {a}\n  now     {b}"
+    return ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("notebooks", nargs="+", type=Path)
+    parser.add_argument("--into", type=Path)
+    args = parser.parse_args()
+    for path in args.notebooks:
+        stored = nbformat.read(path, as_version=4)
+        try: fresh, cost = execute(path)
+        except Failure as failure: sys.exit(str(failure))
+        if args.into: (args.into/"cost.json").write_text(json.dumps(cost))
+        else:
+            for old, new in zip(stored.cells, fresh.cells):
+                if old.cell_type == "code" and not difference(old, new): new.outputs = old.outputs
+        nbformat.write(fresh, (args.into or path.parent)/path.name)
+        print(f"{path.name}: {cost['seconds']:.0f} CPU seconds, {(cost['memory'] or 0)/1e6:.0f} MB", flush=True)
+
+
+if __name__ == "__main__": main()
