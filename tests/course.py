@@ -45,7 +45,7 @@ def exports(path: Path) -> dict[str, set[str]]:
 
 def fdl_imports(source: str) -> list[tuple[str, str]]:
     "The (module, name) pairs that a cell imports from `fdl`."
-    nodes = [node for node in ast.walk(ast.parse(re.sub(r"^[%!].*$", "", source, flags=re.M)))]
+    nodes = list(ast.walk(parse(source)))
     found = [(node.module, alias.name) for node in nodes if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fdl" for alias in node.names]
     return found + [(alias.name, "") for node in nodes if isinstance(node, ast.Import) for alias in node.names if alias.name.startswith("fdl.")]
 
@@ -55,3 +55,19 @@ def declared(path: Path) -> tuple[int, int]:
     found = re.search(r"running takes at most (\d+) CPU seconds and (\d+) MB of memory", "\n".join(c.source for c in read(path).cells[:3]))
     assert found, f"{path.name}: no sentence 'running takes at most N CPU seconds and N MB of memory' at its start"
     return int(found[1]), int(found[2])
+
+
+def parse(source: str) -> ast.Module:
+    "The syntax tree of a code cell, its magics left out."
+    return ast.parse(re.sub(r"^[%!].*$", "pass", source, flags=re.M))
+
+
+def titles(source: str) -> list[tuple[int, str]]:
+    "The headings of a markdown cell as (level, text); what stands in fences is no heading."
+    return [(len(marks), text) for marks, text in re.findall(r"^(#+) +(.*?) *$", re.sub(r"^```.*?^```", "", source, flags=re.M | re.S), re.M)]
+
+
+def notebook(*sources: str) -> nbformat.NotebookNode:
+    "A small notebook for a test: sources that start with `md:` are markdown cells."
+    v4 = nbformat.v4
+    return v4.new_notebook(cells=[v4.new_markdown_cell(s[3:]) if s.startswith("md:") else v4.new_code_cell(s) for s in sources])
