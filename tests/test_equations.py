@@ -56,7 +56,8 @@ def checked(cells) -> set[str]:
     for cell in cells:
         if cell.cell_type != "code" or directive(cell.source, "export") is not None: continue
         body = parse(cell.source).body
-        checkers |= {node.name for node in body if isinstance(node, ast.FunctionDef) and asserts(node, checkers)}
+        for node in body:
+            if isinstance(node, ast.FunctionDef) and asserts(node, checkers): checkers.add(node.name)
         if any(asserts(node, checkers) for node in body if not isinstance(node, (ast.FunctionDef, ast.ClassDef))):
             named |= set(re.findall(LABEL, comments(cell.source)))
     return named
