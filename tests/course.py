@@ -71,3 +71,16 @@ def notebook(*sources: str) -> nbformat.NotebookNode:
     "A small notebook for a test: sources that start with `md:` are markdown cells."
     v4 = nbformat.v4
     return v4.new_notebook(cells=[v4.new_markdown_cell(s[3:]) if s.startswith("md:") else v4.new_code_cell(s) for s in sources])
+
+
+def sections(cells) -> list[tuple[str, list[tuple[str, str]]]]:
+    "A notebook cut at its `##` headings: (title, pieces), a piece being (\"markdown\" or \"code\", text). What comes first has the title ''."
+    found = [("", [])]
+    for cell in cells:
+        parts = re.split(r"^(?=## )", cell.source, flags=re.M) if cell.cell_type == "markdown" else [cell.source]
+        for text in parts:
+            if cell.cell_type == "markdown" and text.startswith("## "):
+                title, _, text = text.partition("\n")
+                found.append((title[3:].strip(), []))
+            if text.strip(): found[-1][1].append((cell.cell_type, text.strip()))
+    return found

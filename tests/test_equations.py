@@ -78,7 +78,8 @@ def test_every_formula_has_a_label(path):
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
 def test_every_formula_is_checked(path):
     cells = read(path).cells
-    missing = [label for label in labels(cells) if label not in checked(cells)]
+    named = checked(cells)
+    missing = [label for label in labels(cells) if label not in named]
     assert not missing, f"{path.name}: no check names, in a comment, " + ", ".join(f"({label})" for label in missing)
 
 
