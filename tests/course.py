@@ -27,6 +27,11 @@ def code(path: Path) -> list[str]:
     return [cell.source for cell in read(path).cells if cell.cell_type == "code"]
 
 
+def parse(source: str) -> ast.Module:
+    "The syntax tree of a code cell, its magics left out."
+    return ast.parse(re.sub(r"^[%!].*$", "pass", source, flags=re.M))
+
+
 def default_module(path: Path) -> str | None:
     "The module whose file a lesson starts."
     return next(filter(None, (directive(source, "default_exp") for source in code(path))), None)
@@ -55,11 +60,6 @@ def declared(path: Path) -> tuple[int, int]:
     found = re.search(r"running takes at most (\d+) CPU seconds and (\d+) MB of memory", "\n".join(c.source for c in read(path).cells[:3]))
     assert found, f"{path.name}: no sentence 'running takes at most N CPU seconds and N MB of memory' at its start"
     return int(found[1]), int(found[2])
-
-
-def parse(source: str) -> ast.Module:
-    "The syntax tree of a code cell, its magics left out."
-    return ast.parse(re.sub(r"^[%!].*$", "pass", source, flags=re.M))
 
 
 def titles(source: str) -> list[tuple[int, str]]:

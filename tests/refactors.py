@@ -186,7 +186,8 @@ class Reader:
 
     def statement(self, node, i, display=False):
         "One statement of cell `i`; `display` if it is the cell's last, whose value is shown."
-        if isinstance(node, ast.FunctionDef): self.function(node, i)
+        if isinstance(node, ast.FunctionDef) and (owner := patched(node)): self.method(owner, node.name, node, i)
+        elif isinstance(node, ast.FunctionDef): self.function(node.name, node, i)
         elif isinstance(node, ast.ClassDef): self.klass(node, i)
         elif hasattr(node, "body"): self.block(node, i)
         else:
@@ -224,21 +225,20 @@ class Reader:
     def assign(self, target, value, i):
         "`target = value`; a lambda makes a version, and `Class.method = f` a method."
         if isinstance(target, ast.Attribute) and root(target) in self.classes: self.method(root(target), target.attr, value, i)
-        elif isinstance(target, ast.Name) and isinstance(value, ast.Lambda): self.function(target.id, i, value)
+        elif isinstance(target, ast.Name) and isinstance(value, ast.Lambda): self.function(target.id, value, i)
         else: self.bind(target, value)
 
-    def function(self, node, i, body=None):
+    def function(self, name, node, i):
         "A `def`, or a name for a lambda."
-        if body is None and (owner := patched(node)): return self.method(owner, node.name, node, i)
-        name = node if body else node.name
-        self.define(name, body or node, i)
+        self.define(name, node, i)
         self.forget(name)
-        self.made[name], self.late[name] = {(name, self.versions[name])}, reads(body or node) - {name}
+        self.made[name], self.late[name] = {(name, self.versions[name])}, reads(node) - {name}
 
     def method(self, owner, name, node, i):
         "A method added to a class: a new version of it, if the class has it already."
-        self.define(f"{owner}.{name}", node, i)
-        self.made[f".{name}"] = {v for v in self.made[f".{name}"] if v[0] != f"{owner}.{name}"} | {(f"{owner}.{name}", self.versions[f"{owner}.{name}"])}
+        full, called = f"{owner}.{name}", f".{name}"
+        self.define(full, node, i)
+        self.made[called] = {v for v in self.made[called] if v[0] != full} | {(full, self.versions[full])}
         self.late[owner] |= reads(node) - {owner}
 
     def klass(self, node, i):
@@ -253,7 +253,7 @@ class Reader:
         self.late[node.name] |= reads(node) - {node.name}
         self.classes.add(node.name)
         for inner in node.body:
-            if isinstance(inner, ast.FunctionDef): self.method(node.name, inner.name, inner, i)
+            if isinstance(inner, ast.FunctionDef) and not re.search(r"\.(setter|deleter)$", " ".join(map(ast.unparse, inner.decorator_list))): self.method(node.name, inner.name, inner, i)
 
 
 def refactors(cells) -> list[Refactor]:

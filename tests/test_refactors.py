@@ -59,6 +59,7 @@ def test_unproved(cells):
 
 @pytest.mark.parametrize("cells", [
     [CLASS, "@patch\ndef walk(self: A): return 1", "class A(A):\n    def rest(self): return 2", "A.sleep = lambda self: 3"],
+    ["class A:\n    @property\n    def x(self): return 1\n    @x.setter\n    def x(self, value): pass"],
     ["f = 3\nf = 4", "def f(x): return x"],                                                 # a number, then a function
     ["from torch import nn", "from torch import nn"],
 ], ids=str)
