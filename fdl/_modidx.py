@@ -117,6 +117,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fdl.functional._Windows': ('convolutions.html#_windows', 'fdl/functional.py'),
                                 'fdl.functional._Windows.backward': ('convolutions.html#_windows.backward', 'fdl/functional.py'),
                                 'fdl.functional._Windows.forward': ('convolutions.html#_windows.forward', 'fdl/functional.py'),
+                                'fdl.functional._all_count': ('cross_entropy.html#_all_count', 'fdl/functional.py'),
                                 'fdl.functional._cells': ('convolutions.html#_cells', 'fdl/functional.py'),
                                 'fdl.functional._class_dim': ('cross_entropy.html#_class_dim', 'fdl/functional.py'),
                                 'fdl.functional._ignore': ('cross_entropy.html#_ignore', 'fdl/functional.py'),

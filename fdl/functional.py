@@ -123,8 +123,8 @@ def log_softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None) -> Te
 
 # %% ../nbs/05_cross_entropy.ipynb #3df527c6
 def _pick(input: Tensor, target: Tensor, dim: int) -> Tensor:
-    "The entry of `input` along `dim` at each `target`; on the CPU, a target that is no class is named."
-    try: return input.gather(dim, target.unsqueeze(dim)).squeeze(dim)
+    "The entry of `input` along `dim`, which keeps size one, at each `target`; on the CPU, a target that is no class is named."
+    try: return input.gather(dim, target.unsqueeze(dim))
     except RuntimeError:
         classes = input.shape[dim]
         bad = ((target < 0) | (target >= classes)).nonzero()
@@ -135,26 +135,28 @@ def _pick(input: Tensor, target: Tensor, dim: int) -> Tensor:
 
 # %% ../nbs/05_cross_entropy.ipynb #1291c374
 class _CrossEntropy(torch.autograd.Function):
-    "The loss of each `target`, smoothed by `eps`; its gradient is softmax minus target, times what comes from above."
+    "The loss of each `target`, smoothed by `eps`, or their mean; its gradient is softmax minus target, times what comes from above."
     @staticmethod
-    def forward(ctx, input: Tensor, target: Tensor, dim: int, eps: float) -> Tensor:
-        shifted = input - _largest(input, dim)
+    def forward(ctx, input: Tensor, target: Tensor, dim: int, eps: float, mean: bool) -> Tensor:
+        shifted = input - input.amax(dim, keepdim=True)
         right = _pick(shifted, target, dim)
-        if eps: right = (1 - eps) * right + eps * shifted.mean(dim)                  # (05.9)
+        if eps: right = (1 - eps) * right + eps * shifted.mean(dim, keepdim=True)    # (05.9)
         exps = shifted.exp_()                                        # in place: `shifted` is not needed any more
         total = exps.sum(dim, keepdim=True)
-        ctx.dim, ctx.eps = dim, eps
-        ctx.save_for_backward(input, target, exps, total)
-        return total.log().squeeze(dim) - right
+        losses = (total.log() - right).squeeze(dim)
+        slope = exps.div_(total)                                     # softmax ...
+        if eps: slope -= eps / input.shape[dim]
+        slope.scatter_add_(dim, target.unsqueeze(dim), torch.full_like(right, eps - 1))      # ... minus target (05.8)
+        ctx.dim, ctx.mean, ctx.n = dim, mean, losses.numel()
+        ctx.save_for_backward(input, slope)
+        return losses.mean() if mean else losses
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        input, target, exps, total = ctx.saved_tensors
-        grad, target = grad.unsqueeze(ctx.dim), target.unsqueeze(ctx.dim)
-        if torch.is_grad_enabled(): exps, total = softmax(input, ctx.dim), torch.ones_like(total)
-        slope = exps * (grad / total)                                # softmax ...
-        if ctx.eps: slope -= grad * (ctx.eps / input.shape[ctx.dim])
-        return slope.scatter_add_(ctx.dim, target, (ctx.eps - 1) * grad), None, None, None       # ... minus target (05.8)
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        input, slope = ctx.saved_tensors
+        if torch.is_grad_enabled(): slope = slope + (softmax(input, ctx.dim) - softmax(input.detach(), ctx.dim))
+        return slope * (grad / ctx.n if ctx.mean else grad.unsqueeze(ctx.dim)), None, None, None, None
+
 
 # %% ../nbs/05_cross_entropy.ipynb #42f59e34
 def _class_dim(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str) -> int:
@@ -212,7 +214,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore
     dim = _class_dim(input, target, weight, ignore_index, reduction)
     if target.is_floating_point(): raise TypeError(f"target must hold class indices (torch.int64), not {target.dtype}")
     target, ignored = _ignore(target, ignore_index)
-    losses, total = _weigh(-_pick(_wide(input), target, dim), target, ignored, weight)
+    losses, total = _weigh(-_pick(_wide(input), target, dim).squeeze(dim), target, ignored, weight)
     return _reduce(losses, total, reduction).to(input.dtype)
 
 # %% ../nbs/05_cross_entropy.ipynb #2d4b9ea5
@@ -220,6 +222,12 @@ def _log_probs(input: Tensor, weight: Tensor | None, dim: int) -> Tensor:
     "`log_softmax` of `input`, times the weight of each class."
     log_probs = log_softmax(input, dim)
     return log_probs if weight is None else log_probs * weight.view(-1, *[1] * (input.ndim - dim - 1))
+
+# %% ../nbs/05_cross_entropy.ipynb #c7e15a90
+def _all_count(target: Tensor, ignore_index: int) -> bool:
+    "Whether no `target` is ignored, as far as that can be known without waiting for a device."
+    return target.is_cpu and target.numel() > 0 and ignore_index < target.min().item()
+
 
 # %% ../nbs/05_cross_entropy.ipynb #775cd9aa
 def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
@@ -241,8 +249,10 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, i
         probs = (1 - label_smoothing) * _wide(target) + label_smoothing / input.shape[dim]
         losses = -(_log_probs(scores, weight, dim) * probs).sum(dim)                            # (05.11)
         return _reduce(losses, losses.numel(), reduction).to(torch.result_type(input, target))
+    if weight is None and reduction == "mean" and _all_count(target, ignore_index):
+        return _CrossEntropy.apply(scores, target.long(), dim, label_smoothing, True).to(input.dtype)
     target, ignored = _ignore(target, ignore_index)
-    losses = _CrossEntropy.apply(scores, target, dim, label_smoothing if weight is None else 0.0)
+    losses = _CrossEntropy.apply(scores, target, dim, label_smoothing if weight is None else 0.0, False)
     losses, total = _weigh(losses, target, ignored, weight)
     if label_smoothing and weight is not None:
         spread = -_log_probs(scores, weight, dim).mean(dim).masked_fill(ignored, 0)
