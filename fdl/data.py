@@ -121,7 +121,7 @@ def _random_seed(generator: Generator | None) -> int:
 class BatchSampler(_Sampler):
     """Groups the indices of `sampler` into lists of `batch_size`; the last may be shorter, unless `drop_last`.
 
-    Shapes: lists of `batch_size` integers; `tensors()` gives tensors (batch_size,) where `sampler` has `tensors()`.
+    Shapes: lists of `batch_size` integers; `tensors()` gives tensors (batch_size,).
     Raises `ValueError` when `batch_size` is no positive integer or `drop_last` no bool.
     """
     def __init__(self, sampler: Iterable[int], batch_size: int, drop_last: bool) -> None:
@@ -134,9 +134,9 @@ class BatchSampler(_Sampler):
         for batch in iter(lambda: list(islice(indices, self.batch_size)), []):
             if len(batch) == self.batch_size or not self.drop_last: yield batch
 
-    def tensors(self) -> Iterator[Tensor | list[int]]:
-        "The same batches as tensors, cut from those of the sampler; as lists if it has none."
-        if not getattr(self.sampler, "tensors", None): return (yield from self)
+    def tensors(self) -> Iterator[Tensor]:
+        "The same batches as tensors, cut from those of the sampler where it has them."
+        if not getattr(self.sampler, "tensors", None): return (yield from map(torch.as_tensor, self))
         rest = torch.empty(0, dtype=torch.int64)
         for indices in self.sampler.tensors():
             *batches, rest = torch.cat([rest, indices]).split(self.batch_size)
@@ -225,16 +225,18 @@ def _items(dataset, indices: Sequence) -> list:
 # %% ../nbs/09_dataloaders.ipynb #352b7bf3
 def _read_item(dataset, collate_fn, index): return collate_fn(dataset[index])
 
+def _read_items(dataset, collate_fn, indices): return collate_fn(_items(dataset, indices))
+
+def _read_whole(dataset, indices): return dataset.get_batch(indices)
+
 def _as_it_is(item): return item
 
-def _whole_batches(dataset, collate_fn) -> bool:
-    "Whether the dataset can read a whole batch, and nobody has asked for another collation."
-    return collate_fn is default_collate and bool(getattr(dataset, "get_batch", None))
-
-def _read_batch(dataset, collate_fn, indices):
-    "The batch at `indices`: in one go where that is possible, else item by item."
-    if _whole_batches(dataset, collate_fn): return dataset.get_batch(torch.as_tensor(indices))
-    return collate_fn(_items(dataset, indices))
+def _plan(loader) -> tuple[Callable, Iterator]:
+    "How `loader` reads its dataset (an item, the items of a batch, or a whole batch at once), and at which indices."
+    dataset, collate_fn, batches = loader.dataset, loader.collate_fn, loader.batch_sampler
+    if batches is None: return partial(_read_item, dataset, collate_fn), iter(loader.sampler)
+    if collate_fn is not default_collate or not getattr(dataset, "get_batch", None): return partial(_read_items, dataset, collate_fn), iter(batches)
+    return partial(_read_whole, dataset), batches.tensors() if getattr(batches, "tensors", None) else map(torch.as_tensor, batches)
 
 # %% ../nbs/09_dataloaders.ipynb #ad6e8a65
 class Subset(Dataset):
@@ -310,15 +312,15 @@ def _exit_with_parent():
 def _send_results(connection: Connection, results: SimpleQueue):
     while True: connection.send_bytes(results.get())
 
-def _work(connection: Connection, worker_id: int, seed: int, numpy_seed: np.ndarray, setup: tuple | None):
+def _work(connection: Connection, worker_id: int, base_seed: int, setup: tuple | None):
     "A worker's life: set up, then a batch for each message with indices, until an empty message."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    random.seed(seed)
-    torch.manual_seed(seed)
-    np.random.seed(numpy_seed)
+    random.seed(base_seed + worker_id)
+    torch.manual_seed(base_seed + worker_id)
+    np.random.seed(np.random.SeedSequence([worker_id, base_seed & 0xFFFFFFFF, base_seed >> 32, 0]).generate_state(4))
     try:
         read, worker_init_fn = setup or pickle.loads(connection.recv_bytes())
         if worker_init_fn: worker_init_fn(worker_id)
@@ -333,45 +335,51 @@ def _work(connection: Connection, worker_id: int, seed: int, numpy_seed: np.ndar
 # %% ../nbs/09_dataloaders.ipynb #1e7dfe2b
 class _Processes:
     "One process for each worker of `loader`, with a pipe to each: how they start and how they end."
+    patience = 2.          # seconds in which a worker may end by itself
+
     def __init__(self, loader, read, base_seed: int):
         self.pid, self.processes, self.connections, self.pending = os.getpid(), [], [], deque()
-        context = loader.multiprocessing_context
-        setup, packed = (read, loader.worker_init_fn), None
+        context, setup, packed = loader.multiprocessing_context, (read, loader.worker_init_fn), None
         if context.get_start_method() != "fork": setup, packed = None, _dumps(setup, _ModulePickler)
-        for worker_id in range(loader.num_workers):
+        for worker in range(loader.num_workers):
             ours, theirs = context.Pipe()
-            numpy_seed = np.random.SeedSequence([worker_id, base_seed & 0xFFFFFFFF, base_seed >> 32, 0]).generate_state(4)
-            process = context.Process(target=_work, args=(theirs, worker_id, base_seed + worker_id, numpy_seed, setup), daemon=True)
+            process = context.Process(target=_work, args=(theirs, worker, base_seed, setup), daemon=True)
             process.start()
             theirs.close()
             self.processes.append(process)
             self.connections.append(ours)
-        for connection in self.connections if packed else []:
-            with suppress(OSError): connection.send_bytes(packed)
+        if packed:
+            for worker in range(loader.num_workers): self.post(worker, packed)
+
+    def post(self, worker: int, message):
+        try: self.connections[worker].send_bytes(message)
+        except OSError: pass          # it is dead
 
     def close(self):
         "Stops the idle, ends the busy, and returns when all are gone."
-        for process, connection in zip(self.processes, self.connections):
+        for worker, process in enumerate(self.processes):
             if self.pending: process.terminate()
-            try: connection.send_bytes(b"")
-            except OSError: pass
+            self.post(worker, b"")
         for process, connection in zip(self.processes, self.connections):
-            process.join(2)
-            if process.is_alive(): process.kill()
+            process.join(self.patience)
+            process.kill()
             process.join()
             connection.close()
-        for owned in (self.processes, self.connections, self.pending): owned.clear()
+        self.processes.clear()
 
     def __del__(self, getpid=os.getpid, exiting=sys.is_finalizing):
         if not exiting() and getpid() == self.pid: self.close()
 
 # %% ../nbs/09_dataloaders.ipynb #9a26d744
 def _obituary(processes) -> str:
-    "A sentence about those of the `processes` that are gone."
+    "A sentence about those of the `processes` that are gone, or will be within a second."
     gone = wait([process.sentinel for process in processes], 1)
-    for process in processes: process.join(1 if process.sentinel in gone else 0)
-    ends = {process.pid: process.exitcode for process in processes if process.exitcode is not None}
-    causes = [f"pid {pid} was killed by {signal.Signals(-code).name}" if code < 0 else f"pid {pid} exited with code {code}" for pid, code in ends.items()]
+    causes = []
+    for process in processes:
+        if process.sentinel not in gone: continue
+        process.join()
+        how = f"exited with code {process.exitcode}" if process.exitcode >= 0 else f"was killed by {signal.Signals(-process.exitcode).name}"
+        causes.append(f"pid {process.pid} {how}")
     return (f"DataLoader worker died: {', '.join(causes)}. The system kills processes when memory runs out; other reasons stand in what the "
             f"worker printed. A script that starts workers by spawn or forkserver needs `if __name__ == '__main__':`.")
 
@@ -390,7 +398,7 @@ class _Workers(_Processes):
 
     def send(self, worker: int, indices):
         self.pending.append(worker)
-        with suppress(OSError): self.connections[worker].send_bytes(_dumps(indices))    # if it is dead, receive says so
+        self.post(worker, _dumps(indices))
 
     def receive(self):
         "The next batch; a worker's error is raised here, with the worker's traceback in its message."
@@ -398,7 +406,7 @@ class _Workers(_Processes):
         ready = wait([self.connections[worker], *(process.sentinel for process in self.processes)], self.timeout or None)
         if not ready: raise RuntimeError(f"DataLoader timed out: worker {worker} sent no batch in timeout={self.timeout} seconds")
         if self.connections[worker] in ready:
-            with suppress(EOFError, OSError): message = self.connections[worker].recv_bytes()
+            with suppress(OSError, EOFError): message = self.connections[worker].recv_bytes()
         if message is None: raise RuntimeError(_obituary(self.processes))
         self.pending.popleft()
         kind, value = pickle.loads(message)
@@ -475,11 +483,7 @@ class DataLoader:
     def __len__(self) -> int: return len(self.sampler if self.batch_sampler is None else self.batch_sampler)
 
     def __iter__(self) -> Iterator:
-        if self.batch_sampler is None: indices, read = self.sampler, _read_item
-        else:
-            indices, read = self.batch_sampler, _read_batch
-            if _whole_batches(self.dataset, self.collate_fn) and getattr(indices, "tensors", None): indices = indices.tensors()
-        read = partial(read, self.dataset, self.collate_fn)
+        read, indices = _plan(self)
         if self._base_seed is None or not self.persistent_workers: self._base_seed = _random_seed(self.generator)
         if self.num_workers == 0: return map(read, indices)
         workers = self._workers

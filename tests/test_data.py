@@ -136,6 +136,23 @@ def test_samplers_and_batch_samplers_of_any_kind():
         for n in (9, 8): assert list(D.BatchSampler(range(n), 4, drop_last)) == list(T.BatchSampler(range(n), 4, drop_last))
 
 
+class Eager:
+    "Draws when an epoch starts, not when its first batch is read."
+    def __init__(self, *shape): self.shape = shape
+    def __iter__(self): return iter(torch.randperm(12).view(self.shape).tolist())
+
+
+@pytest.mark.parametrize("options", [dict(batch_sampler=Eager(4, 3)), dict(batch_sampler=Eager(4, 3), collate_fn=len), dict(batch_size=None, sampler=Eager(12))], ids=["whole", "items", "no batches"])
+def test_an_eager_sampler_draws_before_the_seed_for_workers(options):
+    "That seed is drawn with no workers, too. (With workers torch starts such a sampler twice, and forgets the first draw.)"
+    epochs = []
+    for module in (D, T):
+        torch.manual_seed(0)
+        dataset = y if "batch_size" in options else module.TensorDataset(x, y)
+        epochs.append([*module.DataLoader(dataset, **options), *module.DataLoader(dataset, **options), torch.rand(1)])
+    assert_same(*epochs)
+
+
 @pytest.mark.parametrize("lengths", [[50, 53], [.3, .3, .4], [.5, .5], [.1]*10, [103, 0]], ids=str)
 def test_random_split(lengths):
     ours, theirs = (module.random_split(y, lengths, seeded(2)) for module in (D, T))
