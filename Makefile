@@ -20,7 +20,7 @@ test: ## set everything up and run every check
 
 audit: ## break every exported definition on purpose and list what the lessons do not notice (slow)
 	@$(call setup,lab test)
-	@for notebook in nbs/[0-9]*.ipynb; do $(BIN)/python tests/mutants.py $$notebook || exit 1; done
+	@$(BIN)/python tests/audit.py $(AUDIT_FLAGS)
 
 train: ## train the course's network on MNIST and save pictures of the result in runs/
 	@$(call setup,)
