@@ -4,7 +4,7 @@ BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 NOTEBOOK := nbs/00_setup.ipynb
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test audit train export clean
+.PHONY: help lab test audit train export run clean
 
 help: ## list these commands
 	@echo "Foundations of Deep Learning: make COMMAND, one of"
@@ -29,6 +29,10 @@ train: ## train the course's network on MNIST and save pictures of the result in
 export: ## after editing a notebook: make fdl/ and README.md from nbs/, and clean the notebooks
 	@$(call setup,lab test)
 	@$(BIN)/nbdev-export && $(BIN)/nbdev-clean && $(BIN)/python scripts/readme.py
+
+run: ## run all notebooks, or those that begin so: make run LESSON=05; stores what they show now
+	@$(call setup,lab test)
+	@$(BIN)/python scripts/run_notebooks.py nbs/$(LESSON)*.ipynb && $(BIN)/nbdev-clean && $(BIN)/python scripts/readme.py
 
 clean: ## remove .venv and everything else that the commands above made
 	rm -rf .venv build dist *.egg-info runs .pytest_cache .hypothesis nbs/.ipynb_checkpoints

@@ -1,0 +1,100 @@
+"What counts as the same output, and that running a notebook renews the others only."
+import base64
+import re
+import struct
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+import run_notebooks
+from run_notebooks import difference
+
+
+def cell(*outputs, source: str = "") -> nbformat.NotebookNode:
+    "A cell with these outputs; text is what it printed."
+    return new_code_cell(source, outputs=[new_output("stream", text=o) if isinstance(o, str) else o for o in outputs])
+
+
+def picture(width: int, height: int) -> nbformat.NotebookNode:
+    "A picture, as far as its head."
+    head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">2I", width, height)
+    return new_output("display_data", {"image/png": base64.b64encode(head).decode(), "text/plain": "<Figure size 640x480 with 1 Axes>"})
+
+
+def value(text: str) -> nbformat.NotebookNode: return new_output("execute_result", {"text/plain": text})
+
+
+SAME = {"nothing": ((), ()),
+        "the last digit": (("loss 0.4321, -1.5e-3",), ("loss 0.4322, -1.4e-3",)),
+        "a wider column": (("a   9.99  b",), ("a  10.00  b",)),
+        "a sign at zero": (("[ 0.00,  1.]",), ("[-0.00,  1.]",)),
+        "one stream in two": (("a\n", "b\n"), ("a\nb\n",)),
+        "an address": ((value("<f at 0x7f00aa11bb22>"),), (value("<f at 0x7f99aa11bb22>"),)),
+        "an edge": ((picture(640, 480),), (picture(643, 478),))}
+OTHER = {"a digit": (("loss 0.4321",), ("loss 0.4331",)),
+         "a digit of an integer": (("torch.Size([3, 4])",), ("torch.Size([3, 5])",)),
+         "a sign": (("0.5",), ("-0.5",)),
+         "an exponent": (("1e-3",), ("1e-4",)),
+         "a word": (("loss 0.5",), ("cost 0.5",)),
+         "nan": (("0.5",), ("nan",)),
+         "a number more": (("0.5 0.5",), ("0.5",)),
+         "a digit in a name": (("float32",), ("float64",)),
+         "a line more": (("a\n",), ("a\nb\n",)),
+         "a line less": (("a\nb\n",), ("a\n",)),
+         "an output more": ((), (value("1"),)),
+         "an output less": ((value("1"),), ()),
+         "a missing picture": ((picture(640, 480),), ()),
+         "another picture": ((picture(640, 480),), (picture(640, 960),)),
+         "an error": ((new_output("error", ename="E", evalue=""),), (new_output("error", ename="E", evalue=""),))}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_same(name): assert not difference(*(cell(*outputs) for outputs in SAME[name]))
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_other(name): assert difference(*(cell(*outputs) for outputs in OTHER[name]))
+
+
+def test_says_where():
+    assert difference(cell("a\nb 1.5\nc\n"), cell("a\nb 2.5\nc\n")) == "line 2\n  stored  b 1.5\n  now     b 2.5"
+    assert difference(cell("a\n"), cell("a\n", picture(640, 480))) == "line 2\n  stored  (nothing)\n  now     picture 640 480"
+
+
+@pytest.mark.parametrize("source", ["#| timed\nf()", "#| slow\n#| timed\nf()"])
+def test_timed(source):
+    "Of a cell that takes times, any numbers will do, in the same words; of its pictures, not any size."
+    stored = cell("took 1.5 s, 20 times\n", picture(640, 480), source=source)
+    assert not difference(stored, cell("took 0.123 s, 3000 times\n", picture(640, 480)))
+    assert difference(stored, cell("took 1.5 s\n", picture(640, 480)))
+    assert difference(stored, cell("took 1.5 s, 20 times\n", picture(640, 680)))
+
+
+def test_elsewhere():
+    "On a machine that rounds otherwise, numbers may drift; words and shapes may not."
+    for a, b in [("accuracy 0.9405", "accuracy 0.9312"), ("largest error 3e-11", "largest error 8e-11"), ("2.54", "2.57")]:
+        assert not difference(cell(a), cell(b), exact=False) and difference(cell(a), cell(b))
+    for a, b in [("accuracy 0.94", "accuracy 0.84"), ("loss 0.5", "cost 0.5"), ("0.5", "nan"), ("torch.Size([3, 4])", "torch.Size([3, 5])")]:
+        assert difference(cell(a), cell(b), exact=False)
+
+
+def test_renews_what_changed(tmp_path, monkeypatch, capsys):
+    "`make run` keeps the outputs that still hold, to the last digit, and writes the others."
+    path = tmp_path/"nb.ipynb"
+    cells = [cell("0.12346\n", source="print(0.12345)"), cell("1\n", source="print(2)"), cell(source="3"), cell("4", source="x = 4"), cell("5 s\n", source="#| timed\nprint('6 s')")]
+    nbformat.write(new_notebook(cells=cells), path)
+    monkeypatch.setattr(sys, "argv", ["run_notebooks.py", str(path)])
+    run_notebooks.main()
+    assert [list(run_notebooks.shown(cell)) for cell in nbformat.read(path, 4).cells] == [["0.12346"], ["2"], ["3"], [], ["5 s"]]
+    assert re.fullmatch(r"nb.ipynb: \d+ CPU seconds, \d+ MB\n", capsys.readouterr().out)
+    before = path.read_text()
+    run_notebooks.main()
+    assert path.read_text() == before, "a second run changes nothing"
+
+
+def test_says_which_cell_failed(tmp_path):
+    path = tmp_path/"nb.ipynb"
+    nbformat.write(new_notebook(cells=[cell(source="x = 0"), cell(source="1/x")]), path)
+    with pytest.raises(run_notebooks.Failure, match=r"nb.ipynb, cell 1 \(id \w+\): ZeroDivisionError: division by zero"): run_notebooks.execute(path)
