@@ -1,6 +1,8 @@
 """Runs notebooks, each in a fresh Jupyter kernel, and stores what their cells show.
 
-    python scripts/run_notebooks.py [--into FOLDER] NOTEBOOK...       `make run`; FOLDER: where to write, beside the notebook if not given
+    python scripts/run_notebooks.py [--into FOLDER] [--first PROGRAM] NOTEBOOK...       `make run`
+
+FOLDER gets the notebook and its cost; PROGRAM is run in the kernel before the first cell. Without FOLDER the notebook itself is renewed.
 
 A stored output that the run agrees with stays as it is, so that a diff shows what changed. To have a cell's output
 made anew all the same (a timing, say), clear it first.
@@ -36,25 +38,32 @@ class Failure(Exception):
     "A cell failed; the message says which, and how."
 
 
-def execute(path: Path) -> tuple[nbformat.NotebookNode, dict]:
-    "The notebook as it is after all its cells have run, and what that cost: CPU `seconds`, and bytes of `memory` (the kernel's peak and its largest child's)."
+def execute(path: Path, first: str = "") -> tuple[nbformat.NotebookNode, dict]:
+    """The notebook as it is after all its cells have run, and what that cost: CPU `seconds`, and bytes of `memory` (the kernel's peak and its largest child's).
+
+    `first` is a program that the kernel runs before the first cell.
+    """
     nb = nbformat.read(path, as_version=4)
     for cell in nb.cells:
         if cell.cell_type == "code": cell.outputs = []
-    nb.cells.append(nbformat.v4.new_code_cell(COST))
+    n = len(nb.cells)
+    nb.cells += [nbformat.v4.new_code_cell(first), nbformat.v4.new_code_cell(COST)]
     with tempfile.TemporaryDirectory(prefix="fdl") as sockets:
         # Where there are Unix sockets, a kernel is reached over them: that needs no network, not even loopback.
         over = {} if sys.platform == "win32" else {"transport": "ipc", "connection_file": f"{sockets}/k.json"}
         client = NotebookClient(nb, timeout=300, kernel_name="python3", coalesce_streams=True, resources={"metadata": {"path": str(path.parent)}}, config=Config(KernelManager=over))
         with client.setup_kernel(env=os.environ | ENVIRONMENT):
-            for i, cell in enumerate(nb.cells):
+            for i in (n, *range(n), n + 1):
+                cell = nb.cells[i]
                 if cell.cell_type != "code": continue
                 try: client.execute_cell(cell, i)
                 except CellExecutionError as error:
                     trace = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback)
                     raise Failure(f"{path.name}, cell {i} (id {cell.id}): {error.ename}: {error.evalue}\n{trace[-2500:]}") from None
+    cost = json.loads(nb.cells[-1].outputs[0].text)
+    del nb.cells[n:]
     for cell in nb.cells: cell.metadata.pop("execution", None)
-    return nb, json.loads(nb.cells.pop().outputs[0].text)
+    return nb, cost
 
 
 # Two outputs agree.
@@ -124,11 +133,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("notebooks", nargs="+", type=Path)
     parser.add_argument("--into", type=Path)
+    parser.add_argument("--first", type=Path)
     args = parser.parse_args()
     exact = not args.into and machine() == MACHINE
     for path in args.notebooks:
         stored = nbformat.read(path, as_version=4)
-        try: fresh, cost = execute(path)
+        try: fresh, cost = execute(path, args.first.read_text() if args.first else "")
         except Failure as failure: sys.exit(str(failure))
         if args.into: (args.into/"cost.json").write_text(json.dumps(cost))
         else:

@@ -1,4 +1,4 @@
-"As a start-up file of IPython, this moves every seed that a lesson sets by FDL_SEED_SHIFT: the lesson then draws other numbers, and must still be right."
+"Run in a kernel before a lesson, this moves every seed that the lesson sets by FDL_SEED_SHIFT: it then draws other numbers, and must still be right."
 
 
 def shift_seeds(by: int) -> None:

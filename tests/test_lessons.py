@@ -52,7 +52,7 @@ def sealed(copy, namespace, tmp_path_factory) -> Callable:
     def run(args: list, home: Path, **more: str) -> subprocess.CompletedProcess:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "JUPYTER", "IPYTHON", "FDL_"))}
         path = os.pathsep.join([str(copy)] if namespace else [NO_NETWORK, str(copy)])
-        own = fonts | {name: str(home) for name in ("HOME", "USERPROFILE", "TMPDIR", "IPYTHONDIR")} | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        own = fonts | {name: str(home) for name in ("HOME", "USERPROFILE", "TMPDIR")} | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.run([*namespace, sys.executable, *args], env=kept | own | run_notebooks.ENVIRONMENT | more, cwd=home, capture_output=True, text=True, timeout=900)
     return run
 
@@ -72,10 +72,8 @@ def runs(sealed, copy, request) -> Iterator[Callable]:
     def run(path: Path, shift: int) -> tuple[subprocess.CompletedProcess, nbformat.NotebookNode | None, dict]:
         with tempfile.TemporaryDirectory(prefix="fdl") as folder:  # a short name, because there are Unix sockets in it
             home = Path(folder)
-            startup = home/"profile_default"/"startup"
-            startup.mkdir(parents=True)
-            if shift: shutil.copy(SHIFTED_SEEDS, startup)
-            done = sealed([copy/"scripts"/"run_notebooks.py", "--into", home, copy/"nbs"/path.name], home, FDL_SEED_SHIFT=str(shift))
+            first = ["--first", SHIFTED_SEEDS] if shift else []
+            done = sealed([copy/"scripts"/"run_notebooks.py", "--into", home, *first, copy/"nbs"/path.name], home, FDL_SEED_SHIFT=str(shift))
             return (done, None, {}) if done.returncode else (done, read(home/path.name), json.loads((home/"cost.json").read_text()))
 
     def result(path: Path, shift: int) -> tuple[nbformat.NotebookNode, dict]:
