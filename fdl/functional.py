@@ -143,13 +143,15 @@ class _CrossEntropy(torch.autograd.Function):
         if eps: right = (1 - eps) * right + eps * shifted.mean(dim, keepdim=True)    # (05.9)
         exps = shifted.exp_()                                        # in place: `shifted` is not needed any more
         total = exps.sum(dim, keepdim=True)
-        losses = (total.log() - right).squeeze(dim)
+        losses = total.log() - right
+        loss = losses.mean() if mean else losses.squeeze(dim)
+        if not ctx.needs_input_grad[0]: return loss                  # nobody will ask for the slope
         slope = exps.div_(total)                                     # softmax ...
         if eps: slope -= eps / input.shape[dim]
         slope.scatter_add_(dim, target.unsqueeze(dim), torch.full_like(right, eps - 1))      # ... minus target (05.8)
         ctx.dim, ctx.mean, ctx.n = dim, mean, losses.numel()
         ctx.save_for_backward(input, slope)
-        return losses.mean() if mean else losses
+        return loss
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
