@@ -114,10 +114,10 @@ class SGD(Optimizer):
 
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         "Moves against the gradient, or against its running sum."
-        lr, momentum, buf = group["lr"], group["momentum"], state.get("momentum_buffer")
+        lr, momentum, dampening, buf = group["lr"], group["momentum"], group["dampening"], state.get("momentum_buffer")
         if momentum:
             if buf is None: buf = state["momentum_buffer"] = grad.clone()
-            else: buf.mul_(momentum).add_(grad, alpha=1 - group["dampening"])
+            else: torch.add(grad*(1 - dampening) if dampening else grad, buf, alpha=momentum, out=buf)
             grad = grad.add(buf, alpha=momentum) if group["nesterov"] else buf
         p.add_(grad, alpha=-lr)
 
@@ -141,7 +141,7 @@ class RMSprop(Optimizer):
             names = ["square_avg"] + ["momentum_buffer"]*(momentum > 0) + ["grad_avg"]*group["centered"]
             state.update({name: torch.zeros_like(p) for name in names}, step=0)
         state["step"] += 1
-        square_avg = state["square_avg"].mul_(alpha).addcmul_(grad, grad, value=1 - alpha)
+        square_avg = state["square_avg"].lerp_(grad.square(), 1 - alpha)
         if group["centered"]:
             grad_avg = state["grad_avg"].lerp_(grad, 1 - alpha)
             square_avg = square_avg.addcmul(grad_avg, grad_avg, value=-1)
@@ -166,7 +166,7 @@ class Adam(Optimizer):
         if not state: state.update(step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
         state["step"] += 1
         mean = state["exp_avg"].lerp_(grad, 1 - beta1)
-        square = state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        square = state["exp_avg_sq"].lerp_(grad.square(), 1 - beta2)
         correction1, correction2 = 1 - beta1**state["step"], math.sqrt(1 - beta2**state["step"])
         size = square.sqrt().add_(group["eps"]*correction2)
         p.addcdiv_(mean, size, value=-lr*correction2/correction1)
