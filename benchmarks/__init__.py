@@ -1,0 +1,1 @@
+"`fdl` beside its peers: `python -m benchmarks.run`, or `make bench`."

@@ -1,0 +1,77 @@
+"The rows that need fresh processes: import time, memory, and the lessons themselves."
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from time import perf_counter
+
+from benchmarks.measure import Row, summary
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = sorted(f"fdl.{path.stem}" for path in (ROOT/"fdl").glob("[a-z]*.py") if path.stem != "plots")
+
+
+def child(*args: str) -> dict:
+    "Runs Python in a fresh process, in the project's folder; returns what its last line says in JSON."
+    done = subprocess.run([sys.executable, *args], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    if done.returncode: raise RuntimeError(done.stderr[-2000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+IMPORTS = """
+import json, sys, time
+start = time.perf_counter()
+import torch
+middle = time.perf_counter()
+import {modules}
+end = time.perf_counter()
+print(json.dumps({{"torch": middle - start, "fdl": end - middle, "matplotlib": "matplotlib" in sys.modules}}))
+"""
+
+
+def importing(rounds: int) -> list[Row]:
+    "What every module of fdl but `plots` takes to import once torch is there."
+    program = IMPORTS.format(modules=", ".join(MODULES))
+    found = [child("-c", program) for _ in range(2*rounds + 1)][1:]
+    seconds = {name: sorted(f[name] for f in found)[len(found)//2] for name in ("torch", "fdl")}
+    return [summary("import fdl over import torch", "at most", 50, [1000*f["fdl"] for f in found], unit="ms more", seconds=seconds),
+            summary("import fdl loads matplotlib", "at most", 0, [float(f["matplotlib"]) for f in found], unit="of 1")]
+
+
+MEMORY = """
+import json, torch
+from benchmarks import peers, rows
+torch.set_num_threads(1)
+def megabytes(name): return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])/1024
+x, y = rows.mnist()
+run = peers.{side}(x, y)
+before = megabytes("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")      # the peak starts anew from here
+run()
+print(json.dumps({{"extra": megabytes("VmHWM") - before, "data": (x.nbytes + y.nbytes)/2**20}}))
+"""
+
+
+def memory(rounds: int) -> list[Row]:
+    "The peak of a process that trains one epoch, less what it held when data and model were there."
+    name = "memory of one epoch of fit, over the data, over the bare loop's"
+    if not Path("/proc/self/clear_refs").exists(): return [Row(name, "at most", 1.3, note="measured on Linux only")]
+    found = [{side: child("-c", MEMORY.format(side=side)) for side in ("ours", "bare")} for _ in range(max(3, rounds))]
+    extra = {side: sorted(f[side]["extra"] for f in found)[len(found)//2] for side in ("ours", "bare")}
+    note = f"MB: {extra['ours']:.1f} over {extra['bare']:.1f}, beside {found[0]['ours']['data']:.0f} of data"
+    return [summary(name, "at most", 1.3, [f["ours"]["extra"]/f["bare"]["extra"] for f in found], note=note)]
+
+
+def lessons(rounds: int) -> list[Row]:
+    "Every lesson in a fresh kernel, one after another, as `make test` runs them; once, whatever `rounds` says."
+    sys.path.insert(0, str(ROOT/"tests"))
+    from course import LESSONS
+    from test_lessons import run
+
+    seconds = {}
+    for path in LESSONS:
+        start = perf_counter()
+        run(path)
+        seconds[path.stem] = perf_counter() - start
+    return [summary("the whole course executed", "at most", 300, [sum(seconds.values())], unit="s", seconds=seconds)]
