@@ -83,8 +83,8 @@ def trainers(rounds: int) -> list[Row]:
     theirs, rows = {"skorch": peers.skorch, "Lightning": peers.lightning, "fastai": peers.fastai, "Keras": peers.keras}, []
     for name, side in list(theirs.items()):
         try: side(x, y)
-        except ImportError as error:
-            rows.append(Row(f"fit, one epoch, beside {name}", "at least", 2, note=f"not installed ({error})"))
+        except Exception as error:  # whatever a peer stumbles over is reported, and the others are measured
+            rows.append(Row(f"fit, one epoch, beside {name}", "at least", 2, note=f"could not be started: {type(error).__name__}: {error}"))
             theirs.pop(name)
     seconds = epochs({"fdl": peers.ours, **theirs}, x, y, rounds)
     return [at_least(2, f"fit, one epoch, beside {name}", seconds, "fdl", name) for name in theirs] + rows
