@@ -4,7 +4,7 @@ BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 NOTEBOOK := nbs/00_setup.ipynb
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test audit train export run clean
+.PHONY: help lab test audit train bench export run clean
 
 help: ## list these commands
 	@echo "Foundations of Deep Learning: make COMMAND, one of"
@@ -25,6 +25,10 @@ audit: ## break every exported definition on purpose and list what the lessons d
 train: ## train the course's network on MNIST and save pictures of the result in runs/
 	@$(call setup,)
 	@$(BIN)/python scripts/train.py $(TRAIN_FLAGS)
+
+bench: ## time fdl beside its peers, and write the table and picture in benchmarks/results/ (about ten minutes)
+	@$(call setup,bench test)
+	@$(BIN)/python -m benchmarks.run $(BENCH_FLAGS)
 
 export: ## after editing a notebook: make fdl/ and README.md from nbs/, and clean the notebooks
 	@$(call setup,lab test)

@@ -32,11 +32,13 @@ def in_turn(sides: dict[str, Callable[[], Callable]], rounds: int, check: Callab
 
 def per_call(calls: dict[str, Callable[[], object]], rounds: int, at_least: float = 0.02) -> dict[str, list[float]]:
     "The same for short calls: each is repeated so often that the first of them takes `at_least` so many seconds."
-    def repeat(call, n):
+    def repeat(call, n) -> float:
+        start = perf_counter()
         for _ in range(n): call()
+        return perf_counter() - start
 
     first, n = next(iter(calls.values())), 1
-    while n < 100_000 and in_turn({"": lambda: lambda: repeat(first, n)}, 1)[""][0] < at_least: n *= 2
+    while repeat(first, n) < at_least: n *= 2
     seconds = in_turn({name: lambda call=call: lambda: repeat(call, n) for name, call in calls.items()}, rounds)
     return {name: [taken/n for taken in values] for name, values in seconds.items()}
 

@@ -6,7 +6,6 @@ log, no checkpoint, no metric, no validation. fdl has its bar on.
 """
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -201,13 +200,13 @@ def lightning(x: Tensor, y: Tensor) -> Run:
 
 
 def fastai(x: Tensor, y: Tensor) -> Run:
-    "`Learner` with its own `DataLoader` and `SGD`; recorder and validation off, the progress bar not loaded."
-    from fastai.basics import SGD, CancelValidException, Callback, DataLoader, DataLoaders, Learner
+    "`Learner` with its own `SGD` over torch's loader, a fifth faster than its own; recorder and validation off, the progress bar not loaded."
+    from fastai.basics import SGD, CancelValidException, Callback, DataLoaders, Learner
 
     class NoValidation(Callback):
         def before_validate(self): raise CancelValidException
 
-    loader = DataLoader(TensorDataset(x, y), bs=BATCH, shuffle=True, num_workers=0)
+    loader = torch_loader(x, y)
     learner = Learner(DataLoaders(loader, loader), network(), loss_func=F.cross_entropy, opt_func=SGD, lr=LR, wd=0, cbs=[NoValidation()])
     learner.remove_cbs([learner.recorder])
 

@@ -64,7 +64,7 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def time(seconds: float) -> str:
+def duration(seconds: float) -> str:
     "Seconds in the unit that reads best."
     for unit, size in (("s", 1), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size: return f"{number(seconds/size)} {unit}"
@@ -77,7 +77,7 @@ def table(rows: list[Row]) -> str:
     for row in rows:
         target = "" if row.target is None else f"{row.sense} {number(row.target)} {row.unit}"
         value, spread = ("", "") if row.value is None else (f"**{number(row.value)}**", f"{number(row.low)} to {number(row.high)}")
-        sides = ", ".join(f"{side} {time(taken)}" for side, taken in row.seconds.items())
+        sides = ", ".join(f"{side} {duration(taken)}" for side, taken in row.seconds.items())
         met = {True: "yes", False: "**no**", None: ""}[row.met]
         lines.append(f"| {row.name} | {target} | {value} | {spread} | {met} | {'; '.join(filter(None, (sides, row.note)))} |")
     return "\n".join(lines)
@@ -102,24 +102,28 @@ took turns, beside it the middle half of the rounds. [How it is measured](../REA
 
 
 def picture(rows: list[Row], path: Path) -> None:
-    "A bar for each row that has a target, as long as what was measured over what is allowed; left of the line is met."
+    "A bar for each row that has a target, from the target to what was measured: to the left, faster than asked; to the right, slower."
     from matplotlib.figure import Figure
 
     rows = [row for row in rows if row.effort is not None][::-1]
-    figure = Figure(figsize=(10, 1.2 + 0.27*len(rows)), layout="constrained")
+    figure = Figure(figsize=(11, 1.5 + 0.25*len(rows)), layout="constrained")
     axes = figure.subplots()
-    efforts = [max(row.effort, 0.02) for row in rows]
+    furthest = max([4, *(max(row.effort, 1/row.effort) for row in rows)])*1.1
     for met, color, hatch, label in ((True, "#0072B2", "", "target met"), (False, "#D55E00", "///", "target not met")):
-        places = [i for i, row in enumerate(rows) if row.met is met]
-        if places: axes.barh(places, [efforts[i] for i in places], color=color, hatch=hatch, edgecolor="white", label=label)
+        bars = [(i, row.effort - 1) for i, row in enumerate(rows) if row.met is met]
+        axes.barh([i for i, _ in bars], [width for _, width in bars], left=1, color=color, hatch=hatch, edgecolor="white", label=label)
     for i, row in enumerate(rows):
-        axes.text(efforts[i]*1.03, i, f"{number(row.value)} ({row.sense} {number(row.target)} {row.unit})", va="center", fontsize=7)
+        axes.text(1.01, i, f"{number(row.value)}  ({row.sense} {number(row.target)} {row.unit})", va="center", fontsize=8, transform=axes.get_yaxis_transform())
     axes.axvline(1, color="black", linewidth=1)
-    axes.set(xscale="log", xlim=(min(0.02, *efforts), 4*max(1, *efforts)), ylim=(-0.6, len(rows) - 0.4), yticks=range(len(rows)), yticklabels=[row.name for row in rows],
-             xlabel="measured / target (\"at least\": target / measured); 1 is the target, shorter is faster")
-    axes.tick_params(axis="y", labelsize=7)
-    figure.legend(loc="outside upper right", ncols=2, fontsize=8)
-    figure.savefig(path, dpi=120)
+    axes.set(xscale="log", xlim=(1/furthest, furthest), ylim=(-0.6, len(rows) - 0.4), xlabel="time taken, as a multiple of what the target allows; left of 1 is faster")
+    powers = [2.0**k for k in range(-10, 11, 1 if furthest < 10 else 2) if 1/furthest < 2.0**k < furthest]
+    axes.set_xticks(powers, [f"{power:g}" if power >= 1 else f"1/{1/power:g}" for power in powers])
+    axes.set_xticks([], minor=True)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=8)
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
+    figure.savefig(path, dpi=100)
 
 
 def write(rows: list[Row], machine: dict, folder: Path) -> None:

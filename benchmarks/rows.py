@@ -8,7 +8,6 @@ import json
 import time
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
 import torch.nn.functional as F
@@ -236,13 +235,15 @@ def scaling(rounds: int) -> list[Row]:
         loader = fdl.data.DataLoader(fdl.data.TensorDataset(*data[size]), peers.BATCH, **options)
         return lambda: next(iter(loader))
 
-    def row(target, name, make, rounds, per=lambda size: 1):
+    def row(name, make, rounds, per=lambda size: 1, **more):
         seconds = in_turn({size: partial(make, size) for size in SIZES}, rounds)
         seconds = {size: [taken/per(size) for taken in values] for size, values in seconds.items()}
         ratios = [a/b for a, b in zip(seconds["16x"], seconds["1x"])]
-        return summary(name, "at most", target, ratios, seconds={size: median(seconds[size]) for size in SIZES})
+        return summary(name, "at most", 1.2, ratios, seconds=medians(seconds), **more)
 
-    return [row(1.2, "fit: an image of 16x the data over one of 1x", epoch, max(2, rounds//2), lambda size: len(data[size][0])),
-            row(1.2, "first batch in order: 16x over 1x", first_batch, 3*rounds),
-            row(1.2, "first batch, two workers: 16x over 1x", partial(first_batch, num_workers=2), rounds),
-            row(None, "first batch, shuffled: 16x over 1x", partial(first_batch, shuffle=True), 3*rounds)]
+    draw = medians(in_turn({size: lambda n=len(data[size][0]): lambda: torch.randperm(n) for size in SIZES}, 3*rounds))
+    note = ", ".join(f"{size} {1000*taken:.2g} ms" for size, taken in draw.items())
+    return [row("fit: an image of 16x the data over one of 1x", epoch, max(2, rounds//2), lambda size: len(data[size][0])),
+            row("first batch in order: 16x over 1x", first_batch, 3*rounds),
+            row("first batch, two workers: 16x over 1x", partial(first_batch, num_workers=2), rounds),
+            row("first batch, shuffled: 16x over 1x", partial(first_batch, shuffle=True), 3*rounds, note=f"torch.randperm alone: {note}")]
