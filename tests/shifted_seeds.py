@@ -14,6 +14,7 @@ def shift_seeds(by: int) -> None:
     def shifted(f): return functools.wraps(f)(lambda seed=None, *args, **kwargs: f(moved(seed), *args, **kwargs))
 
     class Generator(torch.Generator):
+        __module__, __qualname__ = "torch", "Generator"  # there a worker that starts afresh finds torch's own
         def manual_seed(self, seed): return super().manual_seed(moved(seed))
 
     class Random(random.Random):
