@@ -222,22 +222,6 @@ def _items(dataset, indices: Sequence) -> list:
     if getattr(dataset, "__getitems__", None): return dataset.__getitems__(indices)
     return [dataset[i] for i in indices]
 
-# %% ../nbs/09_dataloaders.ipynb #352b7bf3
-def _read_item(dataset, collate_fn, index): return collate_fn(dataset[index])
-
-def _read_items(dataset, collate_fn, indices): return collate_fn(_items(dataset, indices))
-
-def _read_whole(dataset, indices): return dataset.get_batch(indices)
-
-def _as_it_is(item): return item
-
-def _plan(loader) -> tuple[Callable, Iterator]:
-    "How `loader` reads its dataset (an item, the items of a batch, or a whole batch at once), and at which indices."
-    dataset, collate_fn, batches = loader.dataset, loader.collate_fn, loader.batch_sampler
-    if batches is None: return partial(_read_item, dataset, collate_fn), iter(loader.sampler)
-    if collate_fn is not default_collate or not getattr(dataset, "get_batch", None): return partial(_read_items, dataset, collate_fn), iter(batches)
-    return partial(_read_whole, dataset), batches.tensors() if getattr(batches, "tensors", None) else map(torch.as_tensor, batches)
-
 # %% ../nbs/09_dataloaders.ipynb #ad6e8a65
 class Subset(Dataset):
     """The items of `dataset` at `indices`, in that order; it reads a batch at once if `dataset` does.
@@ -348,8 +332,7 @@ class _Processes:
             theirs.close()
             self.processes.append(process)
             self.connections.append(ours)
-        if packed:
-            for worker in range(loader.num_workers): self.post(worker, packed)
+        for worker in range(loader.num_workers) if packed else (): self.post(worker, packed)
 
     def post(self, worker: int, message):
         try: self.connections[worker].send_bytes(message)
@@ -374,12 +357,8 @@ class _Processes:
 def _obituary(processes) -> str:
     "A sentence about those of the `processes` that are gone, or will be within a second."
     gone = wait([process.sentinel for process in processes], 1)
-    causes = []
-    for process in processes:
-        if process.sentinel not in gone: continue
-        process.join()
-        how = f"exited with code {process.exitcode}" if process.exitcode >= 0 else f"was killed by {signal.Signals(-process.exitcode).name}"
-        causes.append(f"pid {process.pid} {how}")
+    ends = {process.pid: process.join() or process.exitcode for process in processes if process.sentinel in gone}
+    causes = [f"pid {pid} was killed by {signal.Signals(-code).name}" if code < 0 else f"pid {pid} exited with code {code}" for pid, code in ends.items()]
     return (f"DataLoader worker died: {', '.join(causes)}. The system kills processes when memory runs out; other reasons stand in what the "
             f"worker printed. A script that starts workers by spawn or forkserver needs `if __name__ == '__main__':`.")
 
@@ -432,6 +411,22 @@ def _results(workers: _Workers, tasks: Iterator) -> Iterator:
         keep = workers.persistent
     finally:
         if not keep: workers.close()
+
+# %% ../nbs/09_dataloaders.ipynb #6e997f61
+def _read_item(dataset, collate_fn, index): return collate_fn(dataset[index])
+
+def _read_items(dataset, collate_fn, indices): return collate_fn(_items(dataset, indices))
+
+def _read_whole(dataset, indices): return dataset.get_batch(indices)
+
+def _as_it_is(item): return item
+
+def _plan(loader) -> tuple[Callable, Iterator]:
+    "How `loader` reads its dataset (an item, the items of a batch, or a whole batch at once), and at which indices."
+    dataset, collate_fn, batches = loader.dataset, loader.collate_fn, loader.batch_sampler
+    if batches is None: return partial(_read_item, dataset, collate_fn), iter(loader.sampler)
+    if collate_fn is not default_collate or not getattr(dataset, "get_batch", None): return partial(_read_items, dataset, collate_fn), iter(batches)
+    return partial(_read_whole, dataset), batches.tensors() if getattr(batches, "tensors", None) else map(torch.as_tensor, batches)
 
 # %% ../nbs/09_dataloaders.ipynb #16956fd1
 def _check_order(batch_size, shuffle, sampler, batch_sampler, drop_last) -> None:
