@@ -49,8 +49,8 @@ class Mixed(fdl.nn.Module):
 
 def new_model(nn, bf16: bool, device: torch.device) -> Mixed:
     "The network, from the layers of the module `nn`: torch's, or this course's own."
-    model = nn.Sequential(nn.Conv2d(1, 16, 5, stride=2, padding=2), nn.ReLU(), nn.Conv2d(16, 48, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
-                          nn.Flatten(), nn.Linear(48*7*7, 128), nn.ReLU(), nn.Linear(128, 10)).to(device)
+    model = nn.Sequential(nn.Conv2d(1, 16, 5, stride=2, padding=2), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.MaxPool2d(2), nn.ReLU(),
+                          nn.Conv2d(32, 96, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(864, 128), nn.ReLU(), nn.Linear(128, 10)).to(device)
     if nn is torch.nn: model.to(memory_format=torch.channels_last)
     return Mixed(model, bf16)
 
