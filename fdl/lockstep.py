@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice, zip_longest
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -265,7 +266,10 @@ def _not_zeroed(run: _Run) -> str | None:
     run.train(0)
     if len(taken) < 2: return
     sums = [(name, g, own) for name, g, own, rest in zip(names, taken[-1], alone, left) if (g - own - rest).norm() < 1e-3*rest.norm()]
-    if sums: return f"for {len(sums)} of {len(names)} parameters the second step uses the first gradient as well: that of {sums[0][0]} is {sums[0][1].norm()/sums[0][2].norm():.2g} times as long as the batch's own"
+    if not sums: return
+    name, g, own = sums[0]
+    return (f"for {len(sums)} of {len(names)} parameters the second step uses the first gradient as well: "
+            f"that of {name} is {g.norm()/own.norm():.2g} times as long as the batch's own")
 
 # %% ../nbs/14_debugging.ipynb #851b656b
 def _wrong_mode(run: _Run) -> str | None:
@@ -285,7 +289,8 @@ def _unscaled(run: _Run) -> str | None:
     out, x = run.model(x).detach(), x[x.isfinite()]
     size, largest, spread = x.square().mean().sqrt(), x.abs().max(), out.std(0).mean()
     if size > 10 and not out.square().mean().sqrt() < 3 or largest < 0.05 and spread < 0.01:
-        return f"the inputs run from {x.min():.2g} to {x.max():.2g}, their root mean square is {size:.2g} instead of about 1; the outputs spread by {spread:.2g}"
+        return (f"the inputs run from {x.min():.2g} to {x.max():.2g}, their root mean square is {size:.2g} instead of about 1; "
+                f"the outputs spread by {spread:.2g}")
 
 # %% ../nbs/14_debugging.ipynb #9c65d127
 def _finite(x: Any) -> bool:
@@ -312,11 +317,13 @@ def _not_finite(run: _Run) -> str | None:
         with _hooked(run.model, see), _FirstBad() as first, warnings.catch_warnings(), torch.autograd.set_detect_anomaly(True):
             warnings.simplefilter("ignore")
             loss = run.loss(i)
-            if not loss.isfinite(): return f"batch {i + 1}: the loss is {loss.item()}; {first.name}, in {(layers or ['the loss'])[0]}, is the first operation to make a number that is not finite"
+            if not loss.isfinite(): return (f"batch {i + 1}: the loss is {loss.item()}; {first.name}, in {(layers or ['the loss'])[0]}, "
+                                            f"is the first operation to make a number that is not finite")
             try: loss.backward()
             except RuntimeError as error:
                 if "nan" not in str(error): raise
-                return f"batch {i + 1}: the loss is {loss.item():.3g}, the gradient nan; the first operation that made it is {str(error).split(chr(39))[1]}"
+                operation = str(error).split("'")[1]
+                return f"batch {i + 1}: the loss is {loss.item():.3g}, its gradient nan; the first operation that made it is {operation}"
 
 # %% ../nbs/14_debugging.ipynb #3526bcb5
 def _takes_scores(run: _Run, preds: Tensor, target: Tensor) -> bool:
@@ -331,7 +338,8 @@ def _probabilities(run: _Run) -> str | None:
     perfect = one_hot(yb, preds.shape[1]).to(preds) if classes else yb
     if perfect.shape != preds.shape or perfect.min() < 0 or perfect.max() > 1: return
     least = run.loss_func(perfect, yb).item()
-    if 0.2 < least < math.inf: return f"the outputs are probabilities already, and the loss takes scores: for a perfect answer it would still be {least:.3g}"
+    if 0.2 < least < math.inf:
+        return f"the outputs are probabilities already, and the loss takes scores: for a perfect answer it would still be {least:.3g}"
 
 # %% ../nbs/14_debugging.ipynb #5cfd20da
 def _squashed(run: _Run) -> str | None:
@@ -349,7 +357,9 @@ def _squashed(run: _Run) -> str | None:
     low, high = answer(-1000.), answer(1000.)
     if yb.is_floating_point():
         least, most = min(low.min(), high.min()), max(low.max(), high.max())
-        if yb.min() < least - 1e-3 or yb.max() > most + 1e-3: return f"whatever layer {name} says, the model answers between {least:.3g} and {most:.3g}; the targets run from {yb.min():.3g} to {yb.max():.3g}"
+        if yb.min() < least - 1e-3 or yb.max() > most + 1e-3:
+            return (f"whatever layer {name} says, the model answers between {least:.3g} and {most:.3g}; "
+                    f"the targets run from {yb.min():.3g} to {yb.max():.3g}")
     elif min((scores.amax(1) - scores.amin(1)).max() for scores in (low, high)) < 10 and _takes_scores(run, preds, yb):
         return f"when layer {name} says -1000 or 1000 for class 0, the loss gets {low[0, 0]:.3g} or {high[0, 0]:.3g}"
 
@@ -369,7 +379,7 @@ def _shuffled(run: _Run, most: int = 512) -> str | None:
         def match(y): return (alike @ y * y).sum()
         chance = torch.stack([match(y[torch.randperm(len(y)).to(y.device)]) for _ in range(40)])
         found.append((match(y) - chance.mean())/chance.std())
-    if max(found) < 4: return f"in {len(x)} rows, similar inputs have targets as unlike as by chance: {max(found):.1f} standard deviations above it, where labels that belong to their inputs have far more"
+    if max(found) < 4: return f"in {len(x)} rows, similar inputs have targets as unlike as by chance ({max(found):.1f} standard deviations from it)"
 
 # %% ../nbs/14_debugging.ipynb #33d832f1
 def _dead(run: _Run) -> str | None:
@@ -386,7 +396,8 @@ def _dead(run: _Run) -> str | None:
     for (name, weight), tops in highest.items():
         if weight.grad is None: continue
         dead = (tops < 0) & ~weight.grad.flatten(1).any(1) if weight.ndim > 1 else (tops < 0) & (weight.grad == 0)
-        if dead.float().mean() > 0.75: return f"{dead.sum()} of {len(dead)} units of layer {name} are negative for every row of {len(run.batches)} batches, and get no gradient"
+        if dead.float().mean() > 0.75:
+            return f"{dead.sum()} of {len(dead)} units of layer {name} are negative for every row of {len(run.batches)} batches, and get no gradient"
 
 # %% ../nbs/14_debugging.ipynb #091bf80d
 def _trial(run: _Run, lr: float | None = None, steps: int = 20) -> tuple[float, float]:
@@ -411,16 +422,18 @@ def _lr_too_high(run: _Run) -> str | None:
     lr, (start, end) = max(group["lr"] for group in run.opt.param_groups), _trial(run)
     if end < 0.8*start: return
     best, other = _best_lr(run, (lr/10, lr/30, lr/100, lr/1000))
-    if best < (start if end > 2*start else 0.7*end): return f"20 steps take the loss from {start:.3g} to {end:.3g} with a learning rate of {lr:.2g}, to {best:.3g} with {other:.2g}"
+    if best < (start if end > 2*start else 0.7*end):
+        return f"20 steps take the loss from {start:.3g} to {end:.3g} with a learning rate of {lr:.2g}, to {best:.3g} with {other:.2g}"
 
 def _lr_too_low(run: _Run) -> str | None:
     "Does the loss not move, and with a learning rate a thousand times larger it falls?"
     lr, (start, end) = max(group["lr"] for group in run.opt.param_groups), _trial(run)
     if abs(end - start) > 1e-4*start: return
     best, other = _best_lr(run, [big for big in (1., 0.1, 0.01, 0.001) if big >= 1000*lr])
-    if best < 0.98*start: return f"20 steps take the loss from {start:.5g} to {end:.5g} with a learning rate of {lr:.2g}, to {best:.3g} with {other:.2g}"
+    if best < 0.98*start:
+        return f"20 steps take the loss from {start:.5g} to {end:.5g} with a learning rate of {lr:.2g}, to {best:.3g} with {other:.2g}"
 
-# %% ../nbs/14_debugging.ipynb #e2dc6dbb
+# %% ../nbs/14_debugging.ipynb #f623dc35
 @dataclass(frozen=True)
 class Finding:
     """One cause, as a short key, and the evidence for it in a sentence.
@@ -430,7 +443,7 @@ class Finding:
     cause: str
     evidence: str
 
-    def __str__(self) -> str: return f"{self.cause}: {self.evidence}"
+    def __str__(self) -> str: return fill(f"{self.cause}: {self.evidence}", 120, subsequent_indent="    ")
 
 class Diagnosis(list):
     """What `diagnose` found, the likely first cause first; empty for a healthy run.
@@ -439,9 +452,10 @@ class Diagnosis(list):
     """
     def __repr__(self) -> str: return "\n".join(map(str, self)) or "nothing found"
 
-_TESTS = {"optimizer holds other parameters": _not_held, "frozen or detached part": _cut_off, "gradients not zeroed": _not_zeroed, "eval mode": _wrong_mode,
-          "inputs not scaled": _unscaled, "nan": _not_finite, "softmax before the loss": _probabilities, "activation after the last layer": _squashed,
-          "labels shuffled": _shuffled, "dead ReLUs": _dead, "learning rate too high": _lr_too_high, "learning rate too low": _lr_too_low}
+_TESTS = {"optimizer holds other parameters": _not_held, "frozen or detached part": _cut_off, "gradients not zeroed": _not_zeroed,
+          "eval mode": _wrong_mode, "inputs not scaled": _unscaled, "nan": _not_finite, "softmax before the loss": _probabilities,
+          "activation after the last layer": _squashed, "labels shuffled": _shuffled, "dead ReLUs": _dead,
+          "learning rate too high": _lr_too_high, "learning rate too low": _lr_too_low}
 
 # %% ../nbs/14_debugging.ipynb #74d5d804
 def diagnose(model: Any, loss_func: Callable, opt: Any, dl: Iterable, *, step: Callable = loss_batch, n_batches: int = 8) -> Diagnosis:
