@@ -22,7 +22,7 @@ audit: ## break every exported definition on purpose and list what the lessons d
 	@$(call setup,lab test)
 	@$(BIN)/python tests/audit.py $(AUDIT_FLAGS)
 
-train: ## train the course's network on MNIST and save pictures of the result in runs/
+train: ## train the course's fast network to 99% on MNIST and save pictures of the result in runs/
 	@$(call setup,)
 	@$(BIN)/python scripts/train.py $(TRAIN_FLAGS)
 

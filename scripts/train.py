@@ -118,9 +118,11 @@ def main(seed: int, seeds: int, valid: bool, dtype: str, layers: str, epochs: in
               f"seconds of training: median {median(seconds for seconds, _ in found):.2f}")
 
     PICTURES.mkdir(exist_ok=True)
-    with torch.no_grad(): scores = torch.cat([model(x) for x in test_ds.tensors[0].split(1000)])
+    x, y = test_ds.tensors
+    with torch.no_grad(): scores = torch.cat([model(part) for part in x.split(1000)])
+    grey = (x - x.min())/(x.max() - x.min())
     curves = draw_curves(losses, rates, f"{found[-1][1]['accuracy']:.2%} of the {judge} set right after {found[-1][0]:.1f} seconds")
-    for name, figure in (("train.png", curves), ("mistakes.png", plot_mistakes(*test_ds.tensors, scores)[0].figure)):
+    for name, figure in (("train.png", curves), ("mistakes.png", plot_mistakes(grey, y, scores)[0].figure)):
         figure.savefig(PICTURES/name, dpi=120, bbox_inches="tight")
         print(f"picture: {PICTURES.name}/{name}")
 
