@@ -4,7 +4,7 @@
 
 A mutant runs in a fork of a process that has run the lesson up to the broken cell, and runs on from there to the first
 failure. Cells marked `#| slow`, and those that need one of them, are left out. All of it happens in copies of the
-project, without a network. POSIX only, because it forks.
+project, without a network. Linux only, because it forks.
 """
 import argparse
 import contextlib

@@ -25,6 +25,7 @@ PAIRS = [("mean", "sum"), ("amax", "amin"), ("argmax", "argmin"), ("max", "min")
          ("zeros", "ones"), ("zeros_like", "ones_like"), ("new_zeros", "new_ones"), ("uniform_", "normal_"), ("fan_in", "fan_out")]
 OTHER_NAME = dict(PAIRS) | {b: a for a, b in PAIRS}
 DROPPABLE = {"detach", "clone", "contiguous", "squeeze", "unsqueeze", "mean", "sum", "sqrt", "abs", "flatten", "transpose", "permute", "T", "mT"}
+SYMMETRIC = {"max", "min", "maximum", "minimum"}
 GUARDS = {"no_grad", "inference_mode", "once_differentiable"}
 MODULES = {"torch", "np", "math", "os", "random", "F", "plt"}
 
@@ -60,7 +61,7 @@ def other_values(node: ast.AST) -> list[ast.AST]:
 
 def other_defaults(node: ast.AST) -> list[ast.AST]:
     "What could stand instead of a parameter's default."
-    if isinstance(node, ast.Constant) and node.value is None: return [ast.Constant(0)]
+    if isinstance(node, ast.Constant) and node.value is None: return [ast.Constant(1)]
     if isinstance(node, ast.Constant) and isinstance(node.value, str): return [ast.Constant(OTHER_NAME.get(node.value, "another"))]
     return other_values(node)
 
@@ -96,8 +97,8 @@ def broken_expressions(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             if value and not other_values(value): yield "off by one", changed(node, **{bound: ast.BinOp(value, ast.Add(), one)})
     elif isinstance(node, ast.Attribute) and node.attr in DROPPABLE and len(node.attr) <= 2: yield "dimension", node.value
     elif isinstance(node, ast.Call):
-        for args in swaps(node.args): yield "swapped arguments", changed(node, args=args)
         name = last_name(node)
+        for args in swaps(node.args) if name not in SYMMETRIC else (): yield "swapped arguments", changed(node, args=args)
         if name in OTHER_NAME: yield "another function", changed(node, func=changed(node.func, **{"id" if isinstance(node.func, ast.Name) else "attr": OTHER_NAME[name]}))
         if name in DROPPABLE and isinstance(node.func, ast.Attribute): yield f"dropped .{name}()", node.func.value
         if name == "range" and not other_values(node.args[-1]): yield "off by one", changed(node, args=[*node.args[:-1], ast.BinOp(node.args[-1], ast.Sub(), one)])
