@@ -54,24 +54,23 @@ print(json.dumps({{"extra": megabytes("VmHWM") - before, "data": (x.nbytes + y.n
 
 
 def memory(rounds: int) -> list[Row]:
-    "The peak of a process that trains one epoch, less what it held when data and model were there."
+    "The peak of a process that trains one epoch, less what it held when data and model were there; three times, whatever `rounds` says."
     name = "memory of one epoch of fit, over the data, over the bare loop's"
     if not Path("/proc/self/clear_refs").exists(): return [Row(name, "at most", 1.3, note="measured on Linux only")]
-    found = [{side: child("-c", MEMORY.format(side=side)) for side in ("ours", "bare")} for _ in range(max(3, rounds))]
+    found = [{side: child("-c", MEMORY.format(side=side)) for side in ("ours", "bare")} for _ in range(3)]
     extra = {side: sorted(f[side]["extra"] for f in found)[len(found)//2] for side in ("ours", "bare")}
     note = f"MB: {extra['ours']:.1f} over {extra['bare']:.1f}, beside {found[0]['ours']['data']:.0f} of data"
     return [summary(name, "at most", 1.3, [f["ours"]["extra"]/f["bare"]["extra"] for f in found], note=note)]
 
 
 def lessons(rounds: int) -> list[Row]:
-    "Every lesson in a fresh kernel, one after another, as `make test` runs them; once, whatever `rounds` says."
-    sys.path.insert(0, str(ROOT/"tests"))
-    from course import LESSONS
-    from test_lessons import run
+    "Every lesson in a fresh kernel, one after another, as `make run` runs them; once, whatever `rounds` says."
+    sys.path.insert(0, str(ROOT/"scripts"))
+    from run_notebooks import execute
 
     seconds = {}
-    for path in LESSONS:
+    for path in sorted((ROOT/"nbs").glob("[0-9][0-9]_*.ipynb")):
         start = perf_counter()
-        run(path)
+        execute(path)
         seconds[path.stem] = perf_counter() - start
     return [summary("the whole course executed", "at most", 300, [sum(seconds.values())], unit="s", seconds=seconds, note="each on two threads")]

@@ -115,7 +115,7 @@ def picture(rows: list[Row], path: Path) -> None:
     for i, row in enumerate(rows):
         axes.text(1.01, i, f"{number(row.value)}  ({row.sense} {number(row.target)} {row.unit})", va="center", fontsize=8, transform=axes.get_yaxis_transform())
     axes.axvline(1, color="black", linewidth=1)
-    axes.set(xscale="log", xlim=(1/furthest, furthest), ylim=(-0.6, len(rows) - 0.4), xlabel="time taken, as a multiple of what the target allows; left of 1 is faster")
+    axes.set(xscale="log", xlim=(1/furthest, furthest), ylim=(-0.6, len(rows) - 0.4), xlabel="cost, as a multiple of what the target allows: left of 1 is better than asked")
     powers = [2.0**k for k in range(-10, 11, 1 if furthest < 10 else 2) if 1/furthest < 2.0**k < furthest]
     axes.set_xticks(powers, [f"{power:g}" if power >= 1 else f"1/{1/power:g}" for power in powers])
     axes.set_xticks([], minor=True)

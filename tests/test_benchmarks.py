@@ -1,5 +1,6 @@
 "The benchmarks' own machinery: what it times, in which order, what it makes of it. No speed is asserted here."
 import json
+import re
 import subprocess
 import sys
 from functools import partial
@@ -10,7 +11,7 @@ import torch
 from course import ROOT
 
 sys.path.insert(0, str(ROOT))
-from benchmarks import peers, report, rows, run  # noqa: E402
+from benchmarks import peers, recipe, report, rows, run  # noqa: E402
 from benchmarks.measure import Row, at_least, at_most, in_turn, per_call, summary  # noqa: E402
 
 
@@ -138,8 +139,15 @@ def test_a_peer_that_is_missing_is_reported(digits, monkeypatch):
     assert len(found) == 4 and all(row.value is None and "could not be started: ModuleNotFoundError" in row.note for row in found)
 
 
-def test_a_million_parameters():
+def test_sizes_of_networks():
     assert 0.9e6 < sum(p.numel() for p in rows.million().parameters()) < 1.1e6
+    assert sum(p.numel() for p in recipe.example().parameters()) == 320 + 18_496 + 1_179_776 + 1_290
+
+
+def test_every_peer_is_pinned():
+    wanted = re.search(r"^bench_requirements = (.*)$", (ROOT/"settings.ini").read_text(encoding="utf-8"), re.M)[1].split()
+    pinned = set(re.findall(r"^([\w-]+)==", (ROOT/"constraints.txt").read_text(encoding="utf-8"), re.M))
+    assert not {re.match(r"[\w-]+", name)[0] for name in wanted} - pinned
 
 
 def test_every_group_is_there():

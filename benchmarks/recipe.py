@@ -1,0 +1,62 @@
+"The recipe of `make train`: how often it reaches 99%, in which time, and beside the network of PyTorch's own MNIST example."
+import os
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.measure import Row, at_least, summary
+from fdl.core import set_seed
+from fdl.functional import cross_entropy
+from fdl.training import evaluate
+
+CPU = torch.device("cpu")
+SEEDS = range(1000, 1010)  # none of them was used when the recipe was chosen
+
+
+def example() -> nn.Module:
+    "The network of PyTorch's MNIST example: 1.2 million parameters."
+    return nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25),
+                         nn.Flatten(), nn.Linear(64*12*12, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10), nn.LogSoftmax(1))
+
+
+def plain(model: nn.Module, opt: torch.optim.Optimizer, dataset: TensorDataset) -> float:
+    "The seconds of a pass over `dataset` trained as the example does: float32, batches of 64, torch's loader."
+    start = perf_counter()
+    for x, y in DataLoader(dataset, 64, shuffle=True):
+        opt.zero_grad()
+        loss = F.nll_loss(model(x), y)
+        loss.backward()
+        opt.step()
+    return perf_counter() - start
+
+
+def recipe(rounds: int) -> list[Row]:
+    "Ten seeds, whatever `rounds` says, unless it is a quick run; after each, a tenth of the example's epoch, so that the sides take turns."
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent/"scripts"))
+    import train
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    seeds = SEEDS[:min(rounds, 10)] if rounds < 3 else SEEDS
+    bf16 = train.is_fast_in_bfloat16(CPU)
+    train_ds, test_ds = train.new_sets(CPU, valid=False)
+    tenths = [TensorDataset(*(tensor[i::10] for tensor in train_ds.tensors)) for i in range(10)]
+    other = example()
+    opt = torch.optim.Adadelta(other.parameters(), lr=1.0)
+    plain(other, opt, TensorDataset(*(tensor[:640] for tensor in train_ds.tensors)))  # warms up
+    seconds, right = {"make train": [], "the example's network": []}, []
+    for seed, tenth in zip(seeds, tenths):
+        set_seed(seed)
+        model = train.new_model(nn, bf16, CPU)
+        seconds["make train"].append(train.train(train_ds, model, epochs=1, batch_size=256, lr=0.01, progress=False)[2])
+        right.append(evaluate(model, cross_entropy, DataLoader(test_ds, 1000))["accuracy"])
+        seconds["the example's network"].append(10*plain(other, opt, tenth))
+    dtype = "bfloat16" if bf16 else "float32"
+    note = f"{dtype}; test accuracy from {min(right):.2%} to {max(right):.2%}"
+    return [summary("make train: seeds that reach 99.0% of the test set", "at least", len(seeds), [sum(r >= 0.99 for r in right)], unit="seeds", note=note),
+            summary(f"make train: seconds of training in {dtype}", "at most", 3 if bf16 else 5, seconds["make train"], unit="s", note=f"{torch.get_num_threads()} threads"),
+            at_least(12, "make train beside an epoch of PyTorch's example network", seconds, "make train", "the example's network")]
