@@ -5,6 +5,7 @@
     python -m benchmarks.run --quick          two rounds of each, into runs/benchmarks: to see that it works
 """
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -25,8 +26,6 @@ GROUPS = {"fit": "rows", "trainers": "rows", "loader": "rows", "optimizers": "ro
 
 def measure(group: str, rounds: int, threads: int) -> list[Row]:
     "The rows of a group."
-    import importlib
-
     import torch
 
     torch.set_num_threads(threads)
