@@ -139,11 +139,10 @@ class BatchSampler(_Sampler):
         if not getattr(self.sampler, "tensors", None): return (yield from map(torch.as_tensor, self))
         rest = torch.empty(0, dtype=torch.int64)
         for indices in self.sampler.tensors():
-            *batches, rest = torch.cat([rest, indices]).split(self.batch_size)
-            yield from batches
-            if len(rest) == self.batch_size:
-                yield rest
-                rest = rest[:0]
+            indices = torch.cat([rest, indices])
+            whole = len(indices)//self.batch_size*self.batch_size
+            for start in range(0, whole, self.batch_size): yield indices[start:start + self.batch_size]
+            rest = indices[whole:]
         if len(rest) and not self.drop_last: yield rest
 
     def __len__(self) -> int:
