@@ -58,14 +58,14 @@ def _tensors(x: Any) -> list[Tensor]:
 Made = dict[tuple[str, str], Tensor | None]
 
 def _copies(kind: str, named: Iterable[tuple[str, Tensor | None]]) -> Made:
-    "Copies of tensors, by kind and name; None stays None."
-    return {(kind, name): None if t is None else t.detach().clone() for name, t in named}
+    "Copies of tensors, on the CPU, by kind and name; None stays None."
+    return {(kind, name): None if t is None else t.detach().to("cpu", copy=True) for name, t in named}
 
 def _held(model: Any, opt: Any) -> Made:
     "What lasts from step to step: parameters, buffers, the state of the optimizer."
     state = {f"{name}.{key}": torch.as_tensor(value) for name, p in model.named_parameters()
              for key, value in sorted(opt.state.get(p, {}).items()) if value is not None}
-    state = {name: t if t.ndim else t.cpu().double() for name, t in state.items()}
+    state = {name: t if t.ndim else t.double() for name, t in state.items()}
     return _copies("parameter", model.named_parameters()) | _copies("buffer", model.named_buffers()) | _copies("optimizer state", state.items())
 
 # %% ../nbs/14_debugging.ipynb #a14368c4
@@ -112,11 +112,10 @@ def _gap(a: Tensor | None, b: Tensor | None, rtol: float | None, atol: float | N
     for what in ("shape", "dtype"):
         one, other = str(getattr(a, what)), str(getattr(b, what))
         if one != other: return math.inf, f"its {what} is {one} in the first model, {other} in the second"
-    a, b = a.cpu(), b.cpu()
     if rtol is None: rtol = _RTOL.get(a.dtype, 0)
     if atol is None: atol = 100*torch.finfo(a.dtype).eps if a.is_floating_point() else 0
     gap = (b.double() - a.double()).abs().nan_to_num(nan=math.inf).masked_fill((a == b) | (a.isnan() & b.isnan()), 0)
-    if torch.equal(a, b) or gap.max() <= atol + rtol*a.double().nan_to_num(0, 0, 0).abs().max(): return None
+    if not gap.any() or gap.max() <= atol + rtol*a.double().nan_to_num(0, 0, 0).abs().max(): return None
     place = tuple(i.item() for i in torch.unravel_index(gap.argmax(), gap.shape))
     where = f" at {place}" if place else ""
     return gap.max().item(), f"by at most {gap.max():.3g}{where}, where it is {a[place]:.6g} in the first model, {b[place]:.6g} in the second"
@@ -152,7 +151,8 @@ def lockstep(models: tuple[Any, Any], loss_funcs: tuple[Callable, Callable], opt
     the last layer back, parameters and optimizer state after the step; before the first step, what is there already.
     Tensors are matched by name, or one after the other where the names differ. The models keep what they have learned.
 
-    Shapes: batches (`xb`, `yb`); tensors of any shape. `rtol` and `atol` default to those of `torch.testing.assert_close`.
+    Shapes: batches (`xb`, `yb`); tensors of any shape. They agree if no entry is off by more than `atol` plus `rtol` times the
+    largest; `rtol` defaults to that of `torch.testing.assert_close` for the dtype, `atol` to a hundred roundings.
     Raises `ValueError` when `batches` gives none.
     """
     layers = [{name.rpartition(".")[0] for name, _ in model.named_parameters()} | {"output"} for model in models]
@@ -198,7 +198,7 @@ def _some(names: list[str], most: int = 4) -> str:
 def _undone(model: Any, opt: Any) -> Iterator[None]:
     "Inside, train as you like: afterwards model, optimizer and random generators are as they were."
     tensors = {*model.parameters(), *model.buffers(), *(p for group in opt.param_groups for p in group["params"])}
-    before = [(t, t.detach().clone(), t.grad) for t in tensors]
+    before = [(t, t.data.clone(), t.grad) for t in tensors]
     owned = [(own, dict(own)) for own in [vars(opt), *map(vars, model.modules()), *(module._buffers for module in model.modules())]]
     generators = random.getstate(), np.random.get_state()
     try:
@@ -275,10 +275,9 @@ def _not_zeroed(run: _Run) -> str | None:
 def _wrong_mode(run: _Run) -> str | None:
     "Is a part in evaluation mode for which that makes a difference?"
     still, xb = [name or "the model" for name, module in run.model.named_modules() if not module.training], run.batches[0][0]
-    with torch.no_grad():
-        now = run.model(xb)
-        run.model.train()
-        gap, size = (run.model(xb) - now).abs().max(), now.abs().max()
+    now = run.model(xb)
+    run.model.train()
+    gap, size = (run.model(xb) - now).abs().max(), now.abs().max()
     if still and gap > 1e-4*size: return f"in evaluation mode: {_some(still)}; in training mode the outputs differ by up to {gap:.2g}"
 
 # %% ../nbs/14_debugging.ipynb #44932bd4
@@ -286,7 +285,7 @@ def _unscaled(run: _Run) -> str | None:
     "Are the inputs far from size one, and does it show in the outputs?"
     x = run.batches[0][0]
     if not isinstance(x, Tensor) or not x.is_floating_point(): return
-    out, x = run.model(x).detach(), x[x.isfinite()]
+    out, x = run.model(x), x[x.isfinite()]
     size, largest, spread = x.square().mean().sqrt(), x.abs().max(), out.std(0).mean()
     if size > 10 and not out.square().mean().sqrt() < 3 or largest < 0.05 and spread < 0.01:
         return (f"the inputs run from {x.min():.2g} to {x.max():.2g}, their root mean square is {size:.2g} instead of about 1; "
@@ -335,7 +334,7 @@ def _probabilities(run: _Run) -> str | None:
     xb, yb = run.batches[0]
     preds, classes = run.model(xb).detach(), not yb.is_floating_point()
     if preds.min() < 0 or preds.max() > 1 or classes and ((preds.sum(1) - 1).abs().max() > 1e-3 or not _takes_scores(run, preds, yb)): return
-    perfect = one_hot(yb, preds.shape[1]).to(preds) if classes else yb
+    perfect = one_hot(yb.clamp(min=0), preds.shape[1]).to(preds) if classes else yb
     if perfect.shape != preds.shape or perfect.min() < 0 or perfect.max() > 1: return
     least = run.loss_func(perfect, yb).item()
     if 0.2 < least < math.inf:
@@ -361,7 +360,7 @@ def _squashed(run: _Run) -> str | None:
             return (f"whatever layer {name} says, the model answers between {least:.3g} and {most:.3g}; "
                     f"the targets run from {yb.min():.3g} to {yb.max():.3g}")
     elif min((scores.amax(1) - scores.amin(1)).max() for scores in (low, high)) < 10 and _takes_scores(run, preds, yb):
-        return f"when layer {name} says -1000 or 1000 for class 0, the loss gets {low[0, 0]:.3g} or {high[0, 0]:.3g}"
+        return f"when layer {name} says -1000 or 1000 for class 0, the loss gets {low.flatten(1)[0, 0]:.3g} or {high.flatten(1)[0, 0]:.3g}"
 
 # %% ../nbs/14_debugging.ipynb #f77f6d91
 def _shuffled(run: _Run, most: int = 512) -> str | None:
@@ -370,7 +369,7 @@ def _shuffled(run: _Run, most: int = 512) -> str | None:
     if not isinstance(xs[0], Tensor) or not xs[0].is_floating_point(): return
     x, y = torch.cat(xs)[:most].flatten(1).double(), torch.cat(ys)[:most]
     x = (x - x.mean(0))/x.std(0).clamp(min=1e-8)
-    y = (y if y.is_floating_point() else one_hot(y)).double().reshape(len(y), -1)
+    y = (y if y.is_floating_point() else one_hot(y.unique(return_inverse=True)[1])).double().reshape(len(y), -1)
     y = y - y.mean(0)
     if len(x) < 100 or not y.any(): return
     nearest = torch.cdist(x, x).fill_diagonal_(math.inf).topk(5, largest=False).indices
@@ -465,7 +464,7 @@ def diagnose(model: Any, loss_func: Callable, opt: Any, dl: Iterable, *, step: C
     optimizer and random generators are afterwards as they were. Causes: the keys of `fdl.lockstep._TESTS`. A part that
     you froze on purpose is found as well, and so are labels that say very little about the inputs: raise `n_batches` then.
 
-    Shapes: batches (`xb`, `yb`) of n rows; `loss_func` turns `model(xb)` and `yb` into a mean, a 0-d tensor.
+    Shapes: batches (`xb`, `yb`) of n rows; `model(xb)` and `yb` are tensors, of which `loss_func` makes a mean, a 0-d tensor.
     Raises `ValueError` when `dl` gives no batches.
     """
     found, owners = Diagnosis(), (dl, getattr(dl, "sampler", None))
