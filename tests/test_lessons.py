@@ -18,7 +18,7 @@ import pytest
 import run_notebooks
 from course import LESSONS, NOTEBOOKS, ROOT, declared, read
 
-MOST_SECONDS = {"13_convolutions": 90}  # all others: 60
+MOST_SECONDS = {"13_convolutions": 90, "15_training_fast": 120}  # all others: 60
 NO_NETWORK = str(Path(__file__).parent/"no_network")
 SHIFTED_SEEDS = Path(__file__).parent/"shifted_seeds.py"
 SHIFT = {"test_runs_alone": 0, "test_other_seeds": 1000}
