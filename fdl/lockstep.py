@@ -332,10 +332,12 @@ def _takes_scores(run: _Run, preds: Tensor, target: Tensor) -> bool:
 def _probabilities(run: _Run) -> str | None:
     "Are the outputs probabilities already, and does the loss take them for scores?"
     xb, yb = run.batches[0]
-    preds, classes = run.model(xb).detach(), not yb.is_floating_point()
-    if preds.min() < 0 or preds.max() > 1 or classes and ((preds.sum(1) - 1).abs().max() > 1e-3 or not _takes_scores(run, preds, yb)): return
-    perfect = one_hot(yb.clamp(min=0), preds.shape[1]).to(preds) if classes else yb
-    if perfect.shape != preds.shape or perfect.min() < 0 or perfect.max() > 1: return
+    preds = run.model(xb)
+    if yb.is_floating_point(): fits, perfect = preds.max() <= 1, yb
+    else:
+        fits = ((preds.sum(1) - 1).abs() < 1e-3).all() and _takes_scores(run, preds, yb)
+        perfect = one_hot(yb.clamp(min=0), preds.shape[1]).to(preds)
+    if not fits or preds.min() < 0 or perfect.shape != preds.shape or perfect.min() < 0 or perfect.max() > 1: return
     least = run.loss_func(perfect, yb).item()
     if 0.2 < least < math.inf:
         return f"the outputs are probabilities already, and the loss takes scores: for a perfect answer it would still be {least:.3g}"
@@ -346,57 +348,65 @@ def _squashed(run: _Run) -> str | None:
     (xb, yb), calls = run.batches[0], []
     def see(name, module, output):
         if any(True for _ in module.parameters(recurse=False)): calls.append((name, output))
-    with _hooked(run.model, see): preds = run.model(xb).detach()
+    with _hooked(run.model, see): preds = run.model(xb)
     name, last = calls[-1]
     if preds.ndim < 2 or last.shape[:2] != preds.shape[:2]: return
     def answer(score):
         scores = torch.zeros_like(last)
         scores[:, 0] = score
-        with _hooked(run.model, lambda called, module, output: scores if called == name else None): return run.model(xb).detach()
-    low, high = answer(-1000.), answer(1000.)
+        with _hooked(run.model, lambda called, module, output: scores if called == name else None): return run.model(xb)
+    answers = torch.stack([answer(-1000.), answer(1000.)])
     if yb.is_floating_point():
-        least, most = min(low.min(), high.min()), max(low.max(), high.max())
-        if yb.min() < least - 1e-3 or yb.max() > most + 1e-3:
+        least, most = answers.min(), answers.max()
+        if yb.min() < least or yb.max() > most:
             return (f"whatever layer {name} says, the model answers between {least:.3g} and {most:.3g}; "
                     f"the targets run from {yb.min():.3g} to {yb.max():.3g}")
-    elif min((scores.amax(1) - scores.amin(1)).max() for scores in (low, high)) < 10 and _takes_scores(run, preds, yb):
-        return f"when layer {name} says -1000 or 1000 for class 0, the loss gets {low.flatten(1)[0, 0]:.3g} or {high.flatten(1)[0, 0]:.3g}"
+    elif (answers.amax(2) - answers.amin(2)).flatten(1).amax(1).min() < 10 and _takes_scores(run, preds, yb):
+        low, high = answers[:, 0, 0].reshape(2, -1)[:, 0]
+        return f"when layer {name} says -1000 or 1000 for class 0, the loss gets {low:.3g} or {high:.3g}"
 
 # %% ../nbs/14_debugging.ipynb #f77f6d91
+def _similarities(x: Tensor) -> tuple[Tensor, Tensor]:
+    "For each pair of rows, their product, and whether the second is one of the first's five nearest neighbours; 0 for a row with itself."
+    x = (x - x.mean(0))/x.std(0).clamp(min=1e-8)
+    nearest = torch.cdist(x, x).fill_diagonal_(math.inf).topk(5, largest=False).indices
+    return (x @ x.T).fill_diagonal_(0), torch.zeros(len(x), len(x)).to(x).scatter_(1, nearest, 1.)
+
+def _above_chance(alike: Tensor, y: Tensor, shuffles: int = 40) -> float:
+    "How many standard deviations the likeness of targets `y` of similar rows is above that of shuffled ones."
+    def match(y): return (alike @ y * y).sum()
+    chance = torch.stack([match(y[torch.randperm(len(y)).to(y.device)]) for _ in range(shuffles)])
+    return ((match(y) - chance.mean())/chance.std()).item()
+
+# %% ../nbs/14_debugging.ipynb #750b689e
 def _shuffled(run: _Run, most: int = 512) -> str | None:
     "Do similar inputs have similar targets?"
     xs, ys = zip(*run.batches)
     if not isinstance(xs[0], Tensor) or not xs[0].is_floating_point(): return
     x, y = torch.cat(xs)[:most].flatten(1).double(), torch.cat(ys)[:most]
-    x = (x - x.mean(0))/x.std(0).clamp(min=1e-8)
     y = (y if y.is_floating_point() else one_hot(y.unique(return_inverse=True)[1])).double().reshape(len(y), -1)
     y = y - y.mean(0)
     if len(x) < 100 or not y.any(): return
-    nearest = torch.cdist(x, x).fill_diagonal_(math.inf).topk(5, largest=False).indices
-    found = []
-    for alike in ((x @ x.T).fill_diagonal_(0), torch.zeros(len(x), len(x)).to(x).scatter_(1, nearest, 1.)):
-        def match(y): return (alike @ y * y).sum()
-        chance = torch.stack([match(y[torch.randperm(len(y)).to(y.device)]) for _ in range(40)])
-        found.append((match(y) - chance.mean())/chance.std())
-    if max(found) < 4: return f"in {len(x)} rows, similar inputs have targets as unlike as by chance ({max(found):.1f} standard deviations from it)"
+    z = max(_above_chance(alike, y) for alike in _similarities(x))
+    if z < 4: return f"in {len(x)} rows, similar inputs have targets as unlike as by chance ({z:.1f} standard deviations from it)"
 
-# %% ../nbs/14_debugging.ipynb #33d832f1
+# %% ../nbs/14_debugging.ipynb #a56c8c71
 def _dead(run: _Run) -> str | None:
     "Are most units of a layer negative for every row, and without a gradient?"
     highest = {}
     def see(name, module, output):
         weight = getattr(module, "weight", None)
         if not isinstance(weight, torch.nn.Parameter): return
-        tops = output.detach().movedim(-1 if weight.ndim == 2 else 1, 0).flatten(1).amax(1)
-        if len(tops) == len(weight): highest[name, weight] = torch.maximum(highest.get((name, weight), tops), tops)
+        tops = output.movedim(-1 if weight.ndim == 2 else 1, 0).flatten(1).amax(1)
+        if len(tops) == len(weight): highest.setdefault((name, weight), []).append(tops)
     for p in run.model.parameters(): p.grad = None
     with _hooked(run.model, see):
         for i in range(len(run.batches)): run.loss(i).backward()
     for (name, weight), tops in highest.items():
         if weight.grad is None: continue
-        dead = (tops < 0) & ~weight.grad.flatten(1).any(1) if weight.ndim > 1 else (tops < 0) & (weight.grad == 0)
+        dead = (torch.stack(tops).amax(0) <= 0) & ~weight.grad.reshape(len(weight), -1).any(1)
         if dead.float().mean() > 0.75:
-            return f"{dead.sum()} of {len(dead)} units of layer {name} are negative for every row of {len(run.batches)} batches, and get no gradient"
+            return f"{dead.sum()} of {len(dead)} units of layer {name} are never positive, in {len(run.batches)} batches, and get no gradient"
 
 # %% ../nbs/14_debugging.ipynb #091bf80d
 def _trial(run: _Run, lr: float | None = None, steps: int = 20) -> tuple[float, float]:
