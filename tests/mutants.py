@@ -161,7 +161,8 @@ def broken(source: str) -> Iterator[tuple[str, str, str, str]]:
     tops = ast.parse(source).body
     texts = [ast.unparse(top) for top in tops]
     for i, top in enumerate(tops):
-        if not isinstance(top, (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AugAssign, ast.For)): continue
+        fact = not any(isinstance(node, (ast.Call, ast.BinOp, ast.Attribute)) for node in ast.walk(top))  # a table of constants defines nothing
+        if not isinstance(top, (ast.FunctionDef, ast.ClassDef)) and (fact or not isinstance(top, (ast.Assign, ast.AugAssign, ast.For))): continue
         tree, seen = ast.Module([top], []), {texts[i]}
         for place, key, node in list(places(tree)):
             is_statement = isinstance(place, list) and isinstance(node, ast.stmt)

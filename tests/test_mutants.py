@@ -93,7 +93,7 @@ def test_each_break_is_another_and_compiles():
 
 
 def test_names():
-    found = {name for name, *_ in broken("@patch\ndef f(self: Tensor): return -self\nTensor.T = -1\ndef g(x): return -x\nfor a in b: f(a)\n-x")}
+    found = {name for name, *_ in broken("@patch\ndef f(self: Tensor): return -self\nTensor.T = -1\ntable = {1: 2}\ndef g(x): return -x\nfor a in b: f(a)\n-x")}
     assert found == {"Tensor.f", "Tensor.T", "g", "a"}
 
 
@@ -157,5 +157,6 @@ def test_a_sample_of_each_lesson_is_killed():
     "The same few mutants of each lesson each time; `make audit` runs all."
     halves = [subprocess.Popen([sys.executable, AUDIT, "--sample", "12", "--jobs", "1", *map(str, LESSONS[i::2])], stdout=subprocess.PIPE, text=True) for i in range(2)]
     shown = "".join(half.communicate()[0] for half in halves)
-    killed, survived = (sum(map(int, re.findall(rf"^\d\d_\w+ .* (\d+) {outcome} .* s$", shown, re.M))) for outcome in ("killed", "survived"))
+    rows = dict(re.findall(r"^(\d\d_\w+) +(\d+ killed .* survived).* s$", shown, re.M))
+    killed, survived = (sum(int(re.search(rf"(\d+) {outcome}", row)[1]) for row in rows.values()) for outcome in ("killed", "survived"))
     assert killed + survived == 12*len(LESSONS) and killed/(killed + survived) >= GOAL, shown
