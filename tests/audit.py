@@ -28,7 +28,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from course import LESSONS, ROOT, code, directive
-from mutants import EQUIVALENT, GOAL, Mutant, complaints, equivalents, mutants
+from mutants import EQUIVALENT, GOAL, Mutant, complaints, equivalents, mutants, public_names
 
 
 def fork(function: Callable[[], bool]) -> int:
@@ -168,7 +168,7 @@ def line(title: str, counts: Counter) -> str:
 def main() -> int:
     "Prints the counts for each name, each mutant that survived, a table of the lessons and what is wrong; returns 1 if anything is."
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebooks", type=Path, nargs="*", default=LESSONS)
+    parser.add_argument("notebooks", type=Path, nargs="*", default=[path for path in LESSONS if public_names(path)])
     parser.add_argument("--name", help="only this definition")
     parser.add_argument("--sample", type=int, help="only so many of a lesson's mutants, the same ones each time, none of them a known equivalent")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
