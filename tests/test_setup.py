@@ -118,5 +118,5 @@ def test_lab_serves_and_a_lesson_runs_in_it(tmp_path):
 def test_train_reaches_99_percent():
     done = subprocess.run([sys.executable, ROOT/"scripts"/"train.py"], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert float(re.search(r"test set: .* accuracy (\d+\.\d+)%", done.stdout)[1]) >= 98.9, done.stdout  # one seed, any machine: `--seeds 10` is the measurement
+    assert float(re.search(r"test set: .* accuracy (\d+\.\d+)%", done.stdout)[1]) >= 99, done.stdout
     for name in ("train", "mistakes"): assert (ROOT/"runs"/f"{name}.png").read_bytes().startswith(b"\x89PNG")
