@@ -319,7 +319,7 @@ def _not_finite(run: _Run) -> str | None:
             if not loss.isfinite(): return (f"batch {i + 1}: the loss is {loss.item()}; {first.name}, in {(layers or ['the loss'])[0]}, "
                                             f"is the first operation to make a number that is not finite")
             try: loss.backward()
-            except RuntimeError as error:
+            except RuntimeError as error:  # Function '...Backward0' returned nan values
                 if "nan" not in str(error): raise
                 operation = str(error).split("'")[1]
                 return f"batch {i + 1}: the loss is {loss.item():.3g}, its gradient nan; the first operation that made it is {operation}"
