@@ -65,15 +65,16 @@ class _Sampler:
 class SequentialSampler(_Sampler):
     """The indices 0, 1, 2, ... of `data_source`, in order.
 
-    Shapes: `len(data_source)` integers; `tensors()` gives them as one tensor of that length.
+    Shapes: `len(data_source)` integers; `tensors()` gives them in tensors of up to 65,536.
     """
     def __init__(self, data_source: Sized) -> None: self.data_source = data_source
 
     def __iter__(self) -> Iterator[int]: return iter(range(len(self.data_source)))
 
     def tensors(self) -> Iterator[Tensor]:
-        "The same indices as one tensor."
-        yield torch.arange(len(self.data_source))
+        "The same indices as tensors, made as they are needed."
+        n, size = len(self.data_source), 2**16
+        for start in range(0, n, size): yield torch.arange(start, min(start + size, n))
 
     def __len__(self) -> int: return len(self.data_source)
 
