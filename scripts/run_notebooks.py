@@ -51,7 +51,7 @@ def execute(path: Path, first: str = "") -> tuple[nbformat.NotebookNode, dict]:
     with tempfile.TemporaryDirectory(prefix="fdl") as sockets:
         # Where there are Unix sockets, a kernel is reached over them: that needs no network, not even loopback.
         over = {} if sys.platform == "win32" else {"transport": "ipc", "connection_file": f"{sockets}/k.json"}
-        client = NotebookClient(nb, timeout=300, kernel_name="python3", coalesce_streams=True, resources={"metadata": {"path": str(path.parent)}}, config=Config(KernelManager=over))
+        client = NotebookClient(nb, timeout=600, kernel_name="python3", coalesce_streams=True, resources={"metadata": {"path": str(path.parent)}}, config=Config(KernelManager=over))
         with client.setup_kernel(env=os.environ | ENVIRONMENT):
             for i in (n, *range(n), n + 1):
                 cell = nb.cells[i]

@@ -53,7 +53,7 @@ def sealed(copy, namespace, tmp_path_factory) -> Callable:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "JUPYTER", "IPYTHON", "FDL_"))}
         path = os.pathsep.join([str(copy)] if namespace else [NO_NETWORK, str(copy)])
         own = fonts | {name: str(home) for name in ("HOME", "USERPROFILE", "TMPDIR")} | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-        return subprocess.run([*namespace, sys.executable, *args], env=kept | own | run_notebooks.ENVIRONMENT | more, cwd=home, capture_output=True, text=True, timeout=900)
+        return subprocess.run([*namespace, sys.executable, *args], env=kept | own | run_notebooks.ENVIRONMENT | more, cwd=home, capture_output=True, text=True, timeout=1800)
     return run
 
 
