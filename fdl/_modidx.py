@@ -179,6 +179,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'fdl.lockstep._copies': ('debugging.html#_copies', 'fdl/lockstep.py'),
                               'fdl.lockstep._cut_off': ('debugging.html#_cut_off', 'fdl/lockstep.py'),
                               'fdl.lockstep._dead': ('debugging.html#_dead', 'fdl/lockstep.py'),
+                              'fdl.lockstep._extremes': ('debugging.html#_extremes', 'fdl/lockstep.py'),
                               'fdl.lockstep._finite': ('debugging.html#_finite', 'fdl/lockstep.py'),
                               'fdl.lockstep._gap': ('debugging.html#_gap', 'fdl/lockstep.py'),
                               'fdl.lockstep._held': ('debugging.html#_held', 'fdl/lockstep.py'),

@@ -325,6 +325,21 @@ def _not_finite(run: _Run) -> str | None:
                 return f"batch {i + 1}: the loss is {loss.item():.3g}, its gradient nan; the first operation that made it is {operation}"
 
 # %% ../nbs/14_debugging.ipynb #3526bcb5
+def _extremes(run: _Run) -> tuple[str, Tensor | None]:
+    "The last layer's name, and the outputs when it says -1000 and 1000 for class 0 and 0 else; None if it does not speak of classes."
+    xb, calls = run.batches[0][0], []
+    def see(name, module, output):
+        if any(True for _ in module.parameters(recurse=False)): calls.append((name, output))
+    with _hooked(run.model, see): preds = run.model(xb)
+    name, last = calls[-1]
+    if preds.ndim < 2 or last.shape[:2] != preds.shape[:2]: return name, None
+    def answer(score):
+        scores = torch.zeros_like(last)
+        scores[:, 0] = score
+        with _hooked(run.model, lambda called, module, output: scores if called == name else None): return run.model(xb)
+    return name, torch.stack([answer(-1000.), answer(1000.)])
+
+# %% ../nbs/14_debugging.ipynb #f5884773
 def _takes_scores(run: _Run, preds: Tensor, target: Tensor) -> bool:
     "Whether the loss stays when 1 is added to all outputs."
     return bool((run.loss_func(preds + 1, target) - run.loss_func(preds, target)).abs() < 1e-4)
@@ -332,12 +347,12 @@ def _takes_scores(run: _Run, preds: Tensor, target: Tensor) -> bool:
 def _probabilities(run: _Run) -> str | None:
     "Are the outputs probabilities already, and does the loss take them for scores?"
     xb, yb = run.batches[0]
-    preds = run.model(xb)
-    if yb.is_floating_point(): fits, perfect = preds.max() <= 1, yb
+    preds, answers, perfect = run.model(xb), _extremes(run)[1], yb
+    if yb.is_floating_point(): fits = answers is not None and answers.min() >= 0 and answers.max() <= 1
     else:
-        fits = ((preds.sum(1) - 1).abs() < 1e-3).all() and _takes_scores(run, preds, yb)
+        fits = preds.min() >= 0 and ((preds.sum(1) - 1).abs() < 1e-3).all() and _takes_scores(run, preds, yb)
         perfect = one_hot(yb.clamp(min=0), preds.shape[1]).to(preds)
-    if not fits or preds.min() < 0 or perfect.shape != preds.shape or perfect.min() < 0 or perfect.max() > 1: return
+    if not fits or perfect.shape != preds.shape or perfect.min() < 0 or perfect.max() > 1: return
     least = run.loss_func(perfect, yb).item()
     if 0.2 < least < math.inf:
         return f"the outputs are probabilities already, and the loss takes scores: for a perfect answer it would still be {least:.3g}"
@@ -345,23 +360,15 @@ def _probabilities(run: _Run) -> str | None:
 # %% ../nbs/14_debugging.ipynb #5cfd20da
 def _squashed(run: _Run) -> str | None:
     "Does what the last layer says reach the loss?"
-    (xb, yb), calls = run.batches[0], []
-    def see(name, module, output):
-        if any(True for _ in module.parameters(recurse=False)): calls.append((name, output))
-    with _hooked(run.model, see): preds = run.model(xb)
-    name, last = calls[-1]
-    if preds.ndim < 2 or last.shape[:2] != preds.shape[:2]: return
-    def answer(score):
-        scores = torch.zeros_like(last)
-        scores[:, 0] = score
-        with _hooked(run.model, lambda called, module, output: scores if called == name else None): return run.model(xb)
-    answers = torch.stack([answer(-1000.), answer(1000.)])
+    xb, yb = run.batches[0]
+    name, answers = _extremes(run)
+    if answers is None: return
     if yb.is_floating_point():
         least, most = answers.min(), answers.max()
         if yb.min() < least or yb.max() > most:
             return (f"whatever layer {name} says, the model answers between {least:.3g} and {most:.3g}; "
                     f"the targets run from {yb.min():.3g} to {yb.max():.3g}")
-    elif (answers.amax(2) - answers.amin(2)).flatten(1).amax(1).min() < 10 and _takes_scores(run, preds, yb):
+    elif (answers.amax(2) - answers.amin(2)).reshape(2, -1).amax(1).min() < 10 and _takes_scores(run, run.model(xb), yb):
         low, high = answers[:, 0, 0].reshape(2, -1)[:, 0]
         return f"when layer {name} says -1000 or 1000 for class 0, the loss gets {low:.3g} or {high:.3g}"
 

@@ -333,6 +333,7 @@ HEALTHY: list[Callable[[], dict]] = [
     partial(trained, 3, opt=rate("SGD", 0.5)), partial(trained, 2, opt=rate("SGD", 0.3, momentum=0.9)),
     lambda: build("norm", data=scaled(255)), lambda: build(data=regression(), n_in=8, n_out=1, loss=F.l1_loss, lib="torch", opt=rate("SGD", 0.01)),
     lambda: build(lib="torch", loss=torch.nn.CrossEntropyLoss(label_smoothing=0.1)), lambda: build(loss=lambda p, t: F.mse_loss(p, F.one_hot(t, 10).float()), lib="torch", opt=MOMENTUM),
+    lambda: build(tail=(fdl.nn.Lambda(lambda x: 0.5 + x/100),), data=binary(), n_out=1, loss=F.binary_cross_entropy_with_logits, opt=ADAM),  # scores that happen to lie in [0, 1]
     lambda: build(data=noisy(0.4)), lambda: build() | dict(step=clipped), lambda: build() | dict(step=accumulating()), partial(build, opt=rate("SGD", 0.001)), partial(build, opt=rate("Adam", 1e-5)),
 ]
 
