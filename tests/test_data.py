@@ -498,8 +498,9 @@ def alive(pids) -> list[int]:
 def test_end_of_the_main_process(tmp_path, end, persistent):
     "Ctrl-C goes to the whole group, as a terminal sends it; SIGKILL and SIGTERM to the main process alone. No worker outlives it."
     command = program(tmp_path, f"""
-        import multiprocessing, time
+        import multiprocessing, signal, time
         from fdl.data import DataLoader, Dataset
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell begins with it ignored
         class Slow(Dataset):
             def __len__(self): return 1000
             def __getitem__(self, i):
