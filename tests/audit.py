@@ -81,6 +81,7 @@ class Lesson:
         for cell in self.cells:
             start = time.perf_counter()
             alive = directive(cell, "slow") is None and self.run(cell)
+            if not alive and directive(cell, "slow") is None and None not in seconds: raise RuntimeError(f"this code cell fails unbroken:\n{cell}")
             seconds.append(time.perf_counter() - start if alive else None)
         return seconds
 
@@ -122,7 +123,7 @@ class Lesson:
                     shutil.rmtree(self.backup, ignore_errors=True)
                     shutil.copytree(self.project, self.backup)
                 survived.append(self.survives(mutant))
-            if not self.run(cell): raise RuntimeError(f"code cell {n} fails unbroken:\n{cell}")
+            if not self.run(cell): raise RuntimeError(f"this code cell fails unbroken:\n{cell}")
         return survived
 
 

@@ -25,7 +25,7 @@ PAIRS = [("mean", "sum"), ("amax", "amin"), ("argmax", "argmin"), ("max", "min")
          ("zeros", "ones"), ("zeros_like", "ones_like"), ("new_zeros", "new_ones"), ("uniform_", "normal_"), ("fan_in", "fan_out")]
 OTHER_NAME = dict(PAIRS) | {b: a for a, b in PAIRS}
 DROPPABLE = {"detach", "clone", "contiguous", "squeeze", "unsqueeze", "mean", "sum", "sqrt", "abs", "flatten", "transpose", "permute", "T", "mT"}
-SYMMETRIC = {"max", "min", "maximum", "minimum"}
+SYMMETRIC = {"max", "min", "maximum", "minimum", "swap_tensors"}
 GUARDS = {"no_grad", "inference_mode", "once_differentiable"}
 MODULES = {"torch", "np", "math", "os", "random", "F", "plt"}
 
@@ -151,9 +151,11 @@ def title(top: ast.stmt) -> str:
 
 
 def difference(old: str, new: str) -> str:
-    "The lines that differ."
-    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm="")
-    return "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
+    "The lines that differ; if lines were only added, with their neighbours."
+    for context in (0, 1):
+        lines = [line for line in difflib.unified_diff(old.splitlines(), new.splitlines(), n=context, lineterm="") if not line.startswith(("---", "+++", "@@"))]
+        if any(line.startswith("-") for line in lines): break
+    return "\n".join(lines)
 
 
 def broken(source: str) -> Iterator[tuple[str, str, str, str]]:
