@@ -211,10 +211,13 @@ def validation(rounds: int) -> list[Row]:
         scores = model(x)
         return fdl.functional.cross_entropy(scores, y).item(), fdl.metrics.accuracy(scores, y).item()
 
-    found = fdl.training.evaluate(model, fdl.functional.cross_entropy, valid_dl)
-    torch.testing.assert_close(tuple(found.values()), whole(), rtol=1e-5, atol=1e-6)
-    seconds = per_call({"evaluate": lambda: fdl.training.evaluate(model, fdl.functional.cross_entropy, valid_dl), "one pass": whole}, 3*rounds)
-    return [at_most(1.2, "evaluate, 10,000 images, over one whole pass", seconds, "evaluate", "one pass")]
+    loaders = {2*peers.BATCH: valid_dl, 1000: fdl.data.DataLoader(dataset, 1000)}
+
+    def judge(dl): return fdl.training.evaluate(model, fdl.functional.cross_entropy, dl)
+
+    for dl in loaders.values(): torch.testing.assert_close(tuple(judge(dl).values()), whole(), rtol=1e-5, atol=1e-6)
+    seconds = per_call({**{f"batches of {size}": partial(judge, dl) for size, dl in loaders.items()}, "one pass": whole}, 3*rounds)
+    return [at_most(1.2, f"evaluate, 10,000 images in batches of {size}, over one whole pass", seconds, f"batches of {size}", "one pass") for size in loaders]
 
 
 SIZES = {"1x": 1, "4x": 4, "16x": 16}
