@@ -141,7 +141,7 @@ class RMSprop(Optimizer):
             names = ["square_avg"] + ["momentum_buffer"]*(momentum > 0) + ["grad_avg"]*group["centered"]
             state.update({name: torch.zeros_like(p) for name in names}, step=0)
         state["step"] += 1
-        square_avg = state["square_avg"].lerp_(grad.square(), 1 - alpha)
+        square_avg = state["square_avg"].mul_(alpha).addcmul_(grad, grad, value=1 - alpha)
         if group["centered"]:
             grad_avg = state["grad_avg"].lerp_(grad, 1 - alpha)
             square_avg = square_avg.addcmul(grad_avg, grad_avg, value=-1)
@@ -166,7 +166,7 @@ class Adam(Optimizer):
         if not state: state.update(step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
         state["step"] += 1
         mean = state["exp_avg"].lerp_(grad, 1 - beta1)
-        square = state["exp_avg_sq"].lerp_(grad.square(), 1 - beta2)
+        square = state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         correction1, correction2 = 1 - beta1**state["step"], math.sqrt(1 - beta2**state["step"])
         size = square.sqrt().add_(group["eps"]*correction2)
         p.addcdiv_(mean, size, value=-lr*correction2/correction1)

@@ -112,6 +112,17 @@ def test_other_dtypes(name, kwargs, dtype):
     assert all(v.dtype == dtype for state in ours.state.values() for k, v in state.items() if k != "step")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gradient_that_overflows_when_squared_does_what_it_does_in_torch(name):
+    ours, theirs = (torch.ones(3, requires_grad=True) for _ in range(2))
+    opts = getattr(optim, name)([ours], lr=0.1), getattr(torch.optim, name)([theirs], lr=0.1)
+    for grad in (torch.tensor([1., 1e25, -1e25]), torch.ones(3), torch.ones(3)):
+        ours.grad, theirs.grad = grad, grad.clone()
+        for opt in opts: opt.step()
+        assert_close(ours, theirs)
+    assert ours.isfinite().all()
+
+
 @pytest.mark.parametrize("info", INFOS.values(), ids=lambda info: info.optim_cls.__name__)
 def test_bad_settings_raise_what_torch_raises(info):
     checked = 0
