@@ -159,7 +159,7 @@ def lockstep(models: tuple[Any, Any], loss_funcs: tuple[Callable, Callable], opt
     def compare(step, ours, theirs):
         for kind, name, other in _pairs(ours, theirs, layers):
             gap = _gap(ours.get((kind, name)), theirs.get((kind, other)), rtol, atol)
-            if gap: return Parting(step, kind, *((name, other) if None not in (name, other) else [name or other or ""]*2), *gap)
+            if gap: return Parting(step, kind, *((name, other) if None not in (name, other) else [name or other]*2), *gap)
     parting, step = compare(0, *map(_held, models, opts)), 0
     for step, batch in enumerate(batches, 1):
         if parting: break
