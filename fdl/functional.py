@@ -169,7 +169,7 @@ def _class_dim(input: Tensor, target: Tensor, weight: Tensor | None, ignore_inde
         raise ValueError(f"input must have shape (C,), (N, C) or (N, C, d1, ...) with C > 0 classes, not {tuple(input.shape)}")
     kind, shape = getattr(target, "dtype", type(target)), input.shape[:dim] + input.shape[dim + 1:]
     soft = isinstance(target, Tensor) and target.is_floating_point() and target.shape == input.shape
-    if not soft and (not isinstance(target, Tensor) or kind not in (torch.int64, torch.uint8)):
+    if not soft and kind not in (torch.int64, torch.uint8):
         raise TypeError(f"target must hold class indices (torch.int64), or probabilities in the shape of input, not {kind}")
     if not soft and target.shape != shape:
         raise ValueError(f"target must have shape {tuple(shape)} for input of shape {tuple(input.shape)}, not {tuple(target.shape)}")
