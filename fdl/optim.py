@@ -215,7 +215,7 @@ def load_state_dict(self: Optimizer, state_dict: dict[str, Any]) -> None:
     self.state = defaultdict(dict)
     for number, state in state_dict["state"].items():
         p = params[number]
-        self.state[p] = {name: value.to(p, copy=True) if isinstance(value, Tensor) and name != "step" else value for name, value in state.items() if value is not None}
+        self.state[p] = {name: value.to(p, copy=True) if isinstance(value, Tensor) else value for name, value in state.items() if value is not None}
         if "step" in state: self.state[p]["step"] = int(state["step"])
 
 # %% ../nbs/08_optimizers.ipynb #5d97ab9a
