@@ -216,16 +216,19 @@ def _undone(model: Any, opt: Any) -> Iterator[None]:
             t.grad = grad
 
 # %% ../nbs/14_debugging.ipynb #eb6a0ddf
-def _leaves(loss: Tensor) -> set[Tensor]:
-    "The tensors that will get a gradient from `loss`."
-    found, seen, todo = set(), set(), [loss.grad_fn]
+def _graph(loss: Tensor) -> list[Any]:
+    "The operations that made `loss`, each once."
+    seen, todo = {}, [loss.grad_fn]
     while todo:
         node = todo.pop()
         if node is None or node in seen: continue
-        seen.add(node)
-        if hasattr(node, "variable"): found.add(node.variable)
+        seen[node] = True
         todo += [parent for parent, _ in node.next_functions]
-    return found
+    return list(seen)
+
+def _leaves(loss: Tensor) -> set[Tensor]:
+    "The tensors that will get a gradient from `loss`."
+    return {node.variable for node in _graph(loss) if hasattr(node, "variable")}
 
 def _reached(run: _Run) -> set[Tensor]:
     "The parameters that the loss on some batch depends on."
@@ -273,23 +276,34 @@ def _not_zeroed(run: _Run) -> str | None:
 
 # %% ../nbs/14_debugging.ipynb #851b656b
 def _wrong_mode(run: _Run) -> str | None:
-    "Is a part in evaluation mode for which that makes a difference?"
-    still, xb = [name or "the model" for name, module in run.model.named_modules() if not module.training], run.batches[0][0]
-    now = run.model(xb)
+    "Does a training step run with a part in evaluation mode, and does that make a difference?"
+    still = {}
+    def see(name, module, output):
+        if not name and torch.is_grad_enabled(): still.update({name or "the model": module for name, module in run.model.named_modules() if not module.training})
+    def outputs():
+        with torch.random.fork_rng(): return run.model(run.batches[0][0])
+    with _undone(run.model, run.opt), _hooked(run.model, see):
+        for _ in range(2): run.train(0)
     run.model.train()
-    gap, size = (run.model(xb) - now).abs().max(), now.abs().max()
-    if still and gap > 1e-4*size: return f"in evaluation mode: {_some(still)}; in training mode the outputs differ by up to {gap:.2g}"
+    training = outputs()
+    for module in still.values(): module.training = False
+    gap, size = (training - outputs()).abs().max(), training.abs().max()
+    if gap > 1e-4*size: return f"in evaluation mode: {_some(list(still))}; in training mode the outputs differ by up to {gap:.2g}"
 
 # %% ../nbs/14_debugging.ipynb #44932bd4
 def _unscaled(run: _Run) -> str | None:
-    "Are the inputs far from size one, and does it show in the outputs?"
+    "Are the inputs far from size one, does it show in the outputs, and would these be others if it were one?"
     x = run.batches[0][0]
     if not isinstance(x, Tensor) or not x.is_floating_point(): return
-    out, x = run.model(x), x[x.isfinite()]
-    size, largest, spread = x.square().mean().sqrt(), x.abs().max(), out.std(0).mean()
-    if size > 10 and not out.square().mean().sqrt() < 3 or largest < 0.05 and spread < 0.01:
-        return (f"the inputs run from {x.min():.2g} to {x.max():.2g}, their root mean square is {size:.2g} instead of about 1; "
-                f"the outputs spread by {spread:.2g}")
+    numbers = x[x.isfinite()]
+    size, largest = numbers.square().mean().sqrt(), numbers.abs().max()
+    with torch.random.fork_rng(): out = run.model(x)
+    out_size, spread = out.square().mean().sqrt(), out.std(0).mean()
+    if size > 10 and (not out_size < 3 or spread < 1e-3*out_size) or largest < 0.05 and spread < 0.01:
+        with torch.random.fork_rng(): gap = (run.model(x/size) - out).abs().max()
+        if not gap < 0.1*out_size:
+            return (f"the inputs run from {numbers.min():.2g} to {numbers.max():.2g}, their root mean square is {size:.2g} instead of about 1; "
+                    f"the outputs spread by {spread:.2g}, and with inputs of size 1 they differ by up to {gap:.2g}")
 
 # %% ../nbs/14_debugging.ipynb #9c65d127
 def _finite(x: Any) -> bool:
@@ -310,32 +324,36 @@ def _not_finite(run: _Run) -> str | None:
     "What is the first thing that is not finite, before any update?"
     for i, batch in enumerate(run.batches):
         if not _finite(batch): return f"batch {i + 1} of the data has numbers that are not finite"
-        layers = []
-        def see(name, module, output):
-            if not _finite(output): layers.append(name or "the model")
-        with _hooked(run.model, see), _FirstBad() as first, warnings.catch_warnings(), torch.autograd.set_detect_anomaly(True):
-            warnings.simplefilter("ignore")
-            loss = run.loss(i)
-            if not loss.isfinite(): return (f"batch {i + 1}: the loss is {loss.item()}; {first.name}, in {(layers or ['the loss'])[0]}, "
-                                            f"is the first operation to make a number that is not finite")
-            try: loss.backward()
-            except RuntimeError as error:  # Function '...Backward0' returned nan values
-                if "nan" not in str(error): raise
-                operation = str(error).split("'")[1]
-                return f"batch {i + 1}: the loss is {loss.item():.3g}, its gradient nan; the first operation that made it is {operation}"
+        with torch.random.fork_rng(): loss = run.loss(i)
+        if not loss.isfinite():
+            layers = []
+            def see(name, module, output):
+                if not _finite(output): layers.append(name or "the model")
+            with _hooked(run.model, see), _FirstBad() as first: run.loss(i)
+            return (f"batch {i + 1}: the loss is {loss.item()}; {first.name}, in {(layers or ['the loss'])[0]}, "
+                    f"is the first operation to make a number that is not finite")
+        bad = []
+        def look(name): return lambda made, given: bad.append(name) if any(g.isnan().any() for g in made if g is not None) else None
+        for node in _graph(loss): node.register_hook(look(node.name()))
+        loss.backward()
+        if bad: return f"batch {i + 1}: the loss is {loss.item():.3g}, its gradient nan; the first operation that made it is {bad[0]}"
 
 # %% ../nbs/14_debugging.ipynb #3526bcb5
+def _class_dim(preds: Tensor, target: Tensor) -> int | None:
+    "The dimension of the outputs that lists the classes: the one that class numbers `target` do not have."
+    return next((d for d in range(1, preds.ndim) if preds.shape[:d] + preds.shape[d + 1:] == target.shape), None)
+
 def _extremes(run: _Run) -> tuple[str, Tensor | None]:
     "The last layer's name, and the outputs when it says -1000 and 1000 for class 0 and 0 else; None if it does not speak of classes."
-    xb, calls = run.batches[0][0], []
+    (xb, yb), calls = run.batches[0], []
     def see(name, module, output):
         if any(True for _ in module.parameters(recurse=False)): calls.append((name, output))
     with _hooked(run.model, see): preds = run.model(xb)
     name, last = calls[-1]
-    if preds.ndim < 2 or last.shape[:2] != preds.shape[:2]: return name, None
+    if not isinstance(last, Tensor) or preds.ndim < 2 or last.shape[:2] != preds.shape[:2]: return name, None
     def answer(score):
         scores = torch.zeros_like(last)
-        scores[:, 0] = score
+        scores.select(_class_dim(preds, yb) or 1, 0).fill_(score)
         with _hooked(run.model, lambda called, module, output: scores if called == name else None): return run.model(xb)
     return name, torch.stack([answer(-1000.), answer(1000.)])
 
@@ -345,17 +363,23 @@ def _takes_scores(run: _Run, preds: Tensor, target: Tensor) -> bool:
     return bool((run.loss_func(preds + 1, target) - run.loss_func(preds, target)).abs() < 1e-4)
 
 def _probabilities(run: _Run) -> str | None:
-    "Are the outputs probabilities already, and does the loss take them for scores?"
+    "Are the outputs made into probabilities, by the model or in the loss, and then taken for scores?"
     xb, yb = run.batches[0]
-    preds, answers, perfect = run.model(xb), _extremes(run)[1], yb
-    if yb.is_floating_point(): fits = answers is not None and answers.min() >= 0 and answers.max() <= 1
+    preds, answers = run.model(xb), _extremes(run)[1]
+    if yb.is_floating_point(): target, perfect, fits = yb.round(), yb.round(), answers is not None and answers.min() >= 0 and answers.max() <= 1
+    elif (d := _class_dim(preds, yb)) is None: return
     else:
-        fits = preds.min() >= 0 and ((preds.sum(1) - 1).abs() < 1e-3).all() and _takes_scores(run, preds, yb)
-        perfect = one_hot(yb.clamp(min=0), preds.shape[1]).to(preds)
-    if not fits or perfect.shape != preds.shape or perfect.min() < 0 or perfect.max() > 1: return
-    least = run.loss_func(perfect, yb).item()
-    if 0.2 < least < math.inf:
-        return f"the outputs are probabilities already, and the loss takes scores: for a perfect answer it would still be {least:.3g}"
+        target, perfect = yb, one_hot(yb.clamp(min=0), preds.shape[d]).movedim(-1, d).to(preds)
+        fits = preds.min() >= 0 and ((preds.sum(d) - 1).abs() < 1e-3).all() and _takes_scores(run, preds, yb)
+    if perfect.shape != preds.shape or perfect.min() < 0 or perfect.max() > 1: return
+    if fits:
+        least = run.loss_func(perfect, target).item()
+        if 0.2 < least < math.inf:
+            return f"the outputs are probabilities already, and the loss takes scores: for a perfect answer it would still be {least:.3g}"
+    elif not yb.is_floating_point():
+        right, wrong = (run.loss_func(sure*(2*perfect - 1), target).item() for sure in (1000, -1000))
+        if right > 0.2 and 0.5 < wrong - right < 1.01:
+            return f"the loss makes probabilities of the scores and takes these for scores: sure and right it is {right:.3g}, sure and wrong {wrong:.3g}"
 
 # %% ../nbs/14_debugging.ipynb #5cfd20da
 def _squashed(run: _Run) -> str | None:
@@ -365,12 +389,17 @@ def _squashed(run: _Run) -> str | None:
     if answers is None: return
     if yb.is_floating_point():
         least, most = answers.min(), answers.max()
-        if yb.min() < least or yb.max() > most:
+        if ((answers.exp().sum(2) - 1).abs() < 1e-3).all() or yb.numel() != answers[0].numel(): return  # logarithms of probabilities
+        nearest = yb.reshape(answers[0].shape).clamp(least, most).requires_grad_()
+        pull = torch.autograd.grad(run.loss_func(nearest, yb), nearest)[0]*yb.numel()
+        beyond = torch.cat([pull[nearest == least], -pull[nearest == most]])
+        if (beyond > 0.2).any():
             return (f"whatever layer {name} says, the model answers between {least:.3g} and {most:.3g}; "
-                    f"the targets run from {yb.min():.3g} to {yb.max():.3g}")
-    elif (answers.amax(2) - answers.amin(2)).reshape(2, -1).amax(1).min() < 10 and _takes_scores(run, run.model(xb), yb):
-        low, high = answers[:, 0, 0].reshape(2, -1)[:, 0]
-        return f"when layer {name} says -1000 or 1000 for class 0, the loss gets {low:.3g} or {high:.3g}"
+                    f"the targets run from {yb.min():.3g} to {yb.max():.3g}, and the loss asks for more")
+    elif (d := _class_dim(answers[0], yb)) is not None:
+        gap = (answers.amax(d + 1) - answers.amin(d + 1)).reshape(2, -1).amax(1).min()
+        low, high = answers.select(d + 1, 0).reshape(2, -1)[:, 0]
+        if gap < 10 and _takes_scores(run, run.model(xb), yb): return f"when layer {name} says -1000 or 1000 for class 0, the loss gets {low:.3g} or {high:.3g}"
 
 # %% ../nbs/14_debugging.ipynb #f77f6d91
 def _similarities(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -386,16 +415,33 @@ def _above_chance(alike: Tensor, y: Tensor, shuffles: int = 40) -> float:
     return ((match(y) - chance.mean())/chance.std()).item()
 
 # %% ../nbs/14_debugging.ipynb #750b689e
+def _learned(run: _Run, steps: int = 100) -> float:
+    "After training on half of the batches: how many standard deviations the loss on the others is below that with their targets shuffled."
+    half = len(run.batches)//2
+    with _undone(run.model, run.opt), torch.no_grad():
+        with torch.enable_grad():
+            for i in islice(cycle(range(half)), steps): run.train(i)
+        run.model.eval()
+        rest = [(run.model(xb), yb) for xb, yb in run.batches[half:]]
+    chance = torch.stack([sum(run.loss_func(preds, yb[torch.randperm(len(yb)).to(yb.device)]) for preds, yb in rest) for _ in range(40)])
+    return ((chance.mean() - sum(run.loss_func(*pair) for pair in rest))/chance.std()).item()
+
 def _shuffled(run: _Run, most: int = 512) -> str | None:
-    "Do similar inputs have similar targets?"
+    "Do similar inputs have similar targets, or can the model learn something of other rows?"
     xs, ys = zip(*run.batches)
-    if not isinstance(xs[0], Tensor) or not xs[0].is_floating_point(): return
-    x, y = torch.cat(xs)[:most].flatten(1).double(), torch.cat(ys)[:most]
+    if not isinstance(xs[0], Tensor): return
+    x, y = torch.cat(xs)[:most], torch.cat(ys)[:most]
+    x = x.reshape(len(x), -1)
+    if not x.is_floating_point():  # words: how often each is there
+        ids = x.unique(return_inverse=True)[1]
+        x = torch.zeros(len(x), ids.max() + 1, device=x.device).scatter_add_(1, ids, torch.ones_like(ids).float())
     y = (y if y.is_floating_point() else one_hot(y.unique(return_inverse=True)[1])).double().reshape(len(y), -1)
     y = y - y.mean(0)
     if len(x) < 100 or not y.any(): return
-    z = max(_above_chance(alike, y) for alike in _similarities(x))
-    if z < 4: return f"in {len(x)} rows, similar inputs have targets as unlike as by chance ({z:.1f} standard deviations from it)"
+    z = max(_above_chance(alike, y) for alike in _similarities(x.double()))
+    if z < 4 and not (learned := _learned(run)) >= 4:
+        return (f"in {len(x)} rows, similar inputs have targets as unlike as by chance ({z:.1f} standard deviations from it), "
+                f"and what the model learns on half of them fits the others as little ({learned:.1f})")
 
 # %% ../nbs/14_debugging.ipynb #a56c8c71
 def _dead(run: _Run) -> str | None:
