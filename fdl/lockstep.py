@@ -9,7 +9,6 @@ __all__ = ['Parting', 'lockstep', 'Finding', 'Diagnosis', 'diagnose']
 import copy
 import math
 import random
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -292,18 +291,18 @@ def _wrong_mode(run: _Run) -> str | None:
 
 # %% ../nbs/14_debugging.ipynb #44932bd4
 def _unscaled(run: _Run) -> str | None:
-    "Are the inputs far from size one, does it show in the outputs, and would these be others if it were one?"
+    "Are the inputs far from size one, does it show in the outputs, and do these depend on that size?"
     x = run.batches[0][0]
     if not isinstance(x, Tensor) or not x.is_floating_point(): return
-    numbers = x[x.isfinite()]
-    size, largest = numbers.square().mean().sqrt(), numbers.abs().max()
-    with torch.random.fork_rng(): out = run.model(x)
-    out_size, spread = out.square().mean().sqrt(), out.std(0).mean()
-    if size > 10 and (not out_size < 3 or spread < 1e-3*out_size) or largest < 0.05 and spread < 0.01:
-        with torch.random.fork_rng(): gap = (run.model(x/size) - out).abs().max()
-        if not gap < 0.1*out_size:
+    def outputs(x):
+        with torch.random.fork_rng(): return run.model(x)
+    numbers, out = x[x.isfinite()], outputs(x)
+    size, largest, out_size, spread = numbers.square().mean().sqrt(), numbers.abs().max(), out.square().mean().sqrt(), out.std(0).mean()
+    alike = spread < 1e-3*out_size
+    if size > 10 and (not out_size < 3 or alike) or largest < 0.05 and spread < 0.01:
+        if alike or not (outputs(x/2 if size > 1 else x*2) - out).abs().max() <= 0.1*spread:
             return (f"the inputs run from {numbers.min():.2g} to {numbers.max():.2g}, their root mean square is {size:.2g} instead of about 1; "
-                    f"the outputs spread by {spread:.2g}, and with inputs of size 1 they differ by up to {gap:.2g}")
+                    f"the outputs spread by {spread:.2g}")
 
 # %% ../nbs/14_debugging.ipynb #9c65d127
 def _finite(x: Any) -> bool:
@@ -371,7 +370,7 @@ def _probabilities(run: _Run) -> str | None:
     else:
         target, perfect = yb, one_hot(yb.clamp(min=0), preds.shape[d]).movedim(-1, d).to(preds)
         fits = preds.min() >= 0 and ((preds.sum(d) - 1).abs() < 1e-3).all() and _takes_scores(run, preds, yb)
-    if perfect.shape != preds.shape or perfect.min() < 0 or perfect.max() > 1: return
+    if perfect.shape != preds.shape or yb.is_floating_point() and (yb.min() < 0 or yb.max() > 1): return
     if fits:
         least = run.loss_func(perfect, target).item()
         if 0.2 < least < math.inf:
@@ -516,7 +515,7 @@ class Diagnosis(list):
 
 _TESTS = {"optimizer holds other parameters": _not_held, "frozen or detached part": _cut_off, "gradients not zeroed": _not_zeroed,
           "eval mode": _wrong_mode, "inputs not scaled": _unscaled, "nan": _not_finite, "softmax before the loss": _probabilities,
-          "activation after the last layer": _squashed, "labels shuffled": _shuffled, "dead ReLUs": _dead,
+          "activation after the last layer": _squashed, "dead ReLUs": _dead, "labels shuffled": _shuffled,
           "learning rate too high": _lr_too_high, "learning rate too low": _lr_too_low}
 
 # %% ../nbs/14_debugging.ipynb #74d5d804

@@ -1,5 +1,5 @@
 """`lockstep` finds exactly the fault that was planted, 100 times, and nothing in 100 clean runs; `diagnose` names the first cause of the
-runs in faults.py, accuses no healthy one, and leaves no trace."""
+runs in faults.py and unseen.py, accuses no healthy one, and leaves no trace."""
 import copy
 import math
 import random
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 import faults
 import fdl.nn
 import fdl.optim
+import unseen
 from fdl.core import set_seed
 from fdl.lockstep import diagnose, lockstep
 
@@ -242,7 +243,10 @@ def named_first(planted: dict, healthy: list) -> tuple[dict, list, list]:
     return hits, misses, accused
 
 
-@pytest.mark.parametrize("planted, healthy", [(faults.PLANTED, faults.HEALTHY), (faults.HELD_OUT, faults.HEALTHY_HELD_OUT)], ids=["tuned", "held out"])
+CORPORA = {"tuned": (faults.PLANTED, faults.HEALTHY), "held out": (faults.HELD_OUT, faults.HEALTHY_HELD_OUT), "unseen": (unseen.UNSEEN, unseen.UNSEEN_HEALTHY), "second": (unseen.SECOND, unseen.SECOND_HEALTHY)}
+
+
+@pytest.mark.parametrize("planted, healthy", CORPORA.values(), ids=CORPORA)
 def test_the_first_cause_is_named(planted, healthy, capsys):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

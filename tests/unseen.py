@@ -1,6 +1,15 @@
-"""More runs for `fdl.lockstep.diagnose`, written by somebody who had read what it promises and not how it decides.
+"""More runs for `fdl.lockstep.diagnose`, in two sets: `UNSEEN`, `UNSEEN_HEALTHY` and `SECOND`, `SECOND_HEALTHY`.
 
-The form is that of faults.py; the data are made here, and nearly all networks, losses and optimizers are others.
+The form is that of faults.py; the data are made here, and nearly all networks, losses and optimizers are others. Each run was first
+trained: the healthy ones learn, the planted faults are there and do harm.
+
+The first set was written by somebody who had read what `diagnose` promises and not how it decides. When it was first run, 57 of 65
+faults were named first; of 73 healthy runs one was accused, an autoencoder with a loss on probabilities, and two raised an error, as
+did one fault: sequences, whose classes come last. (One of the eight misses was no fault while training, and was replaced.) What
+these showed was mended, not by moving limits; then 64 were named, and nobody was accused.
+
+The second set was written after that. At its first run 28 of 31 faults were named first, and of 44 healthy runs none was accused.
+Two of the three were mended, so that both sets are seen by now.
 """
 import copy
 import math
