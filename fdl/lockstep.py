@@ -215,15 +215,15 @@ def _undone(model: Any, opt: Any) -> Iterator[None]:
             t.grad = grad
 
 # %% ../nbs/14_debugging.ipynb #eb6a0ddf
-def _graph(loss: Tensor) -> list[Any]:
-    "The operations that made `loss`, each once."
-    seen, todo = {}, [loss.grad_fn]
+def _graph(loss: Tensor) -> set[Any]:
+    "The operations that made `loss`."
+    seen, todo = set(), [loss.grad_fn]
     while todo:
         node = todo.pop()
         if node is None or node in seen: continue
-        seen[node] = True
+        seen.add(node)
         todo += [parent for parent, _ in node.next_functions]
-    return list(seen)
+    return seen
 
 def _leaves(loss: Tensor) -> set[Tensor]:
     "The tensors that will get a gradient from `loss`."
@@ -278,7 +278,7 @@ def _wrong_mode(run: _Run) -> str | None:
     "Does a training step run with a part in evaluation mode, and does that make a difference?"
     still = {}
     def see(name, module, output):
-        if not name and torch.is_grad_enabled(): still.update({name or "the model": module for name, module in run.model.named_modules() if not module.training})
+        if torch.is_grad_enabled(): still.update({name or "the model": module for name, module in run.model.named_modules() if not module.training})
     def outputs():
         with torch.random.fork_rng(): return run.model(run.batches[0][0])
     with _undone(run.model, run.opt), _hooked(run.model, see):
@@ -286,8 +286,8 @@ def _wrong_mode(run: _Run) -> str | None:
     run.model.train()
     training = outputs()
     for module in still.values(): module.training = False
-    gap, size = (training - outputs()).abs().max(), training.abs().max()
-    if gap > 1e-4*size: return f"in evaluation mode: {_some(list(still))}; in training mode the outputs differ by up to {gap:.2g}"
+    gap = (outputs() - training).norm()/training.norm()
+    if gap > 1e-4: return f"in evaluation mode: {_some(list(still))}; in training mode the outputs differ by {gap:.2g} of their size"
 
 # %% ../nbs/14_debugging.ipynb #44932bd4
 def _unscaled(run: _Run) -> str | None:
@@ -300,7 +300,7 @@ def _unscaled(run: _Run) -> str | None:
     size, largest, out_size, spread = numbers.square().mean().sqrt(), numbers.abs().max(), out.square().mean().sqrt(), out.std(0).mean()
     alike = spread < 1e-3*out_size
     if size > 10 and (not out_size < 3 or alike) or largest < 0.05 and spread < 0.01:
-        if alike or not (outputs(x/2 if size > 1 else x*2) - out).abs().max() <= 0.1*spread:
+        if alike or not (outputs(x*2) - out).abs().max() <= 0.1*spread:
             return (f"the inputs run from {numbers.min():.2g} to {numbers.max():.2g}, their root mean square is {size:.2g} instead of about 1; "
                     f"the outputs spread by {spread:.2g}")
 
@@ -376,7 +376,7 @@ def _probabilities(run: _Run) -> str | None:
         if 0.2 < least < math.inf:
             return f"the outputs are probabilities already, and the loss takes scores: for a perfect answer it would still be {least:.3g}"
     elif not yb.is_floating_point():
-        right, wrong = (run.loss_func(sure*(2*perfect - 1), target).item() for sure in (1000, -1000))
+        right, wrong = (run.loss_func(sure*perfect, target).item() for sure in (1000, -1000))
         if right > 0.2 and 0.5 < wrong - right < 1.01:
             return f"the loss makes probabilities of the scores and takes these for scores: sure and right it is {right:.3g}, sure and wrong {wrong:.3g}"
 
