@@ -225,6 +225,7 @@ def _graph(loss: Tensor) -> set[Any]:
         todo += [parent for parent, _ in node.next_functions]
     return seen
 
+# %% ../nbs/14_debugging.ipynb #93f6b536
 def _leaves(loss: Tensor) -> set[Tensor]:
     "The tensors that will get a gradient from `loss`."
     return {node.variable for node in _graph(loss) if hasattr(node, "variable")}
@@ -342,6 +343,7 @@ def _class_dim(preds: Tensor, target: Tensor) -> int | None:
     "The dimension of the outputs that lists the classes: the one that class numbers `target` do not have."
     return next((d for d in range(1, preds.ndim) if preds.shape[:d] + preds.shape[d + 1:] == target.shape), None)
 
+# %% ../nbs/14_debugging.ipynb #28820b0e
 def _extremes(run: _Run) -> tuple[str, Tensor | None]:
     "The last layer's name, and the outputs when it says -1000 and 1000 for class 0 and 0 else; None if it does not speak of classes."
     (xb, yb), calls = run.batches[0], []
@@ -425,6 +427,7 @@ def _learned(run: _Run, steps: int = 100) -> float:
     chance = torch.stack([sum(run.loss_func(preds, yb[torch.randperm(len(yb)).to(yb.device)]) for preds, yb in rest) for _ in range(40)])
     return ((chance.mean() - sum(run.loss_func(*pair) for pair in rest))/chance.std()).item()
 
+# %% ../nbs/14_debugging.ipynb #080b1798
 def _shuffled(run: _Run, most: int = 512) -> str | None:
     "Do similar inputs have similar targets, or can the model learn something of other rows?"
     xs, ys = zip(*run.batches)
