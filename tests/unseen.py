@@ -1,7 +1,7 @@
 """More runs for `fdl.lockstep.diagnose`, in two sets: `UNSEEN`, `UNSEEN_HEALTHY` and `SECOND`, `SECOND_HEALTHY`.
 
 The form is that of faults.py; the data are made here, and nearly all networks, losses and optimizers are others. Each run was first
-trained: the healthy ones learn, the planted faults are there and do harm.
+trained: the healthy ones learn, and the planted faults do harm, but for the wrong modes and some frozen parts, which are only there.
 
 The first set was written by somebody who had read what `diagnose` promises and not how it decides. When it was first run, 57 of 65
 faults were named first; of 73 healthy runs one was accused, an autoencoder with a loss on probabilities, and two raised an error, as
