@@ -1,8 +1,19 @@
 import sys
 from pathlib import Path
 
+import pytest
+import torch
 from hypothesis import settings
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent/"scripts")]
 settings.register_profile("fdl", derandomize=True, deadline=None)  # the same examples each time: a red run can be repeated
 settings.load_profile("fdl")
+
+
+@pytest.fixture
+def one_thread():
+    "torch on one thread."
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -96,15 +96,6 @@ def test_report(tmp_path):
 def test_duration(seconds, shown): assert report.duration(seconds) == shown
 
 
-@pytest.fixture
-def one_thread():
-    "torch on one thread, as in a benchmark."
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
     "Images that are easy to tell apart, and their labels; the last batch is not full."

@@ -24,14 +24,7 @@ OPTIMIZERS = {"momentum": ("SGD", dict(lr=0.1, momentum=0.9)), "nesterov": ("SGD
               "AdamW": ("AdamW", dict(lr=0.01)), "RMSprop": ("RMSprop", dict(lr=0.005, momentum=0.5, centered=True))}
 STEPS = 4
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    "Networks this small are slower on two."
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")  # networks this small are slower on two
 
 
 class Written(torch.nn.Module):
