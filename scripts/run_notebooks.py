@@ -1,8 +1,9 @@
 """Runs notebooks, each in a fresh Jupyter kernel, and stores what their cells show.
 
-    python scripts/run_notebooks.py [--into FOLDER] [--first PROGRAM] NOTEBOOK...       `make run`
+    python scripts/run_notebooks.py [--into FOLDER] [--first PROGRAM] [--rounding NAME] NOTEBOOK...       `make run`
 
-FOLDER gets the notebook and its cost; PROGRAM is run in the kernel before the first cell. Without FOLDER the notebook itself is renewed.
+FOLDER gets the notebook and its cost; PROGRAM is run in the kernel before the first cell; NAME is one of
+`ROUNDINGS`. Without FOLDER the notebook itself is renewed.
 
 A stored output that the run agrees with stays as it is, so that a diff shows what changed. To have a cell's output
 made anew all the same (a timing, say), clear it first.
@@ -14,9 +15,11 @@ import json
 import os
 import re
 import struct
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -27,6 +30,23 @@ from traitlets.config import Config
 # Two threads, which do not spin while they wait: so the CPU seconds are the lesson's own, whatever else the machine does.
 ENVIRONMENT = {"FDL_DEVICE": "cpu", "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE", "TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
                "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+
+# A sum of floats hangs on its order, and so on the processor's instructions. These variables choose them. In the first
+# set every x86 processor gives the same digits (an Intel with AMX and an AMD EPYC do): the outputs are stored in it.
+# The others round as another machine would. Whoever has set one of the variables gets what was set, in every run.
+ROUNDINGS = {
+    "stored": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2"},
+    "slow": {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+    "own": {}}
+OWN = {"15_training_fast"}  # computes in bfloat16, which takes minutes without the processor's own instructions
+
+
+def rounding(name: str, path: Path | None = None) -> dict[str, str]:
+    "The variables of the set `name` for the notebook at `path`; none, if the caller has set one of them."
+    if any(variable in os.environ for variable in ROUNDINGS["stored"]): return {}
+    return ROUNDINGS["own" if path and path.stem in OWN else name]
+
 COST = """import json, os, sys
 try: import resource
 except ImportError: memory = None  # Windows
@@ -38,26 +58,33 @@ class Failure(Exception):
     "A cell failed; the message says which, and how."
 
 
-def execute(path: Path, first: str = "") -> tuple[nbformat.NotebookNode, dict]:
+def ours(nb: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    "The cells of a lesson above its exercises; what stands below is the learner's."
+    heading = (i for i, c in enumerate(nb.cells) if c.cell_type == "markdown" and re.search("^## Exercises", c.source, re.M))
+    return nb.cells[:next(heading, len(nb.cells))]
+
+
+def execute(path: Path, first: str = "", how: str = "stored") -> tuple[nbformat.NotebookNode, dict]:
     """The notebook as it is after all its cells have run, and what that cost: CPU `seconds`, and bytes of `memory` (the kernel's peak and its largest child's).
 
-    `first` is a program that the kernel runs before the first cell.
+    A cell below the exercises may fail. `first` is a program that the kernel runs before the first cell, `how` one of `ROUNDINGS`.
     """
     nb = nbformat.read(path, as_version=4)
     for cell in nb.cells:
         if cell.cell_type == "code": cell.outputs = []
-    n = len(nb.cells)
+    n, last = len(nb.cells), len(ours(nb))
     nb.cells += [nbformat.v4.new_code_cell(first), nbformat.v4.new_code_cell(COST)]
     with tempfile.TemporaryDirectory(prefix="fdl") as sockets:
         # Where there are Unix sockets, a kernel is reached over them: that needs no network, not even loopback.
         over = {} if sys.platform == "win32" else {"transport": "ipc", "connection_file": f"{sockets}/k.json"}
         client = NotebookClient(nb, timeout=600, kernel_name="python3", coalesce_streams=True, resources={"metadata": {"path": str(path.parent)}}, config=Config(KernelManager=over))
-        with client.setup_kernel(env=os.environ | ENVIRONMENT):
+        with client.setup_kernel(env=os.environ | ENVIRONMENT | rounding(how, path)):
             for i in (n, *range(n), n + 1):
                 cell = nb.cells[i]
                 if cell.cell_type != "code": continue
                 try: client.execute_cell(cell, i)
                 except CellExecutionError as error:
+                    if last <= i < n: continue
                     trace = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback)
                     raise Failure(f"{path.name}, cell {i} (id {cell.id}): {error.ename}: {error.evalue}\n{trace[-2500:]}") from None
     cost = json.loads(nb.cells[-1].outputs[0].text)
@@ -71,22 +98,26 @@ def execute(path: Path, first: str = "") -> tuple[nbformat.NotebookNode, dict]:
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?")
 
 
-MACHINE = "65b256b1e54a"  # the `machine` that stored the outputs
+MACHINE = "torch 2.13.0, 780c0716bf2b"  # the `machine` that stored the outputs
+
+PROBE = """import hashlib, matplotlib, torch
+x = torch.rand(1000, 784, generator=torch.Generator().manual_seed(0))
+images, kernels = x.view(-1, 1, 28, 28), x[:8, :25].reshape(8, 1, 5, 5)
+results = [x.T @ x, x.exp().sum(0), x.log_softmax(1), torch.conv2d(images, kernels).sum((0, 2, 3))]
+parts = [matplotlib.__version__.encode(), *(r.numpy().tobytes() for r in results)]
+version = torch.__version__.partition("+")[0]
+print(f"torch {version}, {hashlib.sha256(b''.join(parts)).hexdigest()[:12]}")"""
 
 
-def machine() -> str:
-    """A short hash of this machine's float32 arithmetic and of what draws the pictures.
+@cache
+def machine(how: str = "stored") -> str:
+    """torch's version, and a short hash of this machine's float32 arithmetic and of what draws the pictures.
 
     Where it is the same, a lesson prints the same digits and draws the same pictures, to the last bit.
     """
-    import matplotlib
-    import torch
-    threads = torch.get_num_threads()
-    torch.set_num_threads(int(ENVIRONMENT["OMP_NUM_THREADS"]))
-    x = torch.rand(1000, 784, generator=torch.Generator().manual_seed(0))
-    results = [x.T @ x, x.exp().sum(0), x.log_softmax(1), torch.conv2d(x.view(-1, 1, 28, 28), x[:8, :25].reshape(8, 1, 5, 5)).sum((0, 2, 3))]
-    torch.set_num_threads(threads)
-    return hashlib.sha256(b"".join([matplotlib.__version__.encode(), *(r.numpy().tobytes() for r in results)])).hexdigest()[:12]
+    env = os.environ | ENVIRONMENT | rounding(how)
+    done = subprocess.run([sys.executable, "-c", PROBE], env=env, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def shown(cell: nbformat.NotebookNode) -> Iterator[str]:
@@ -126,10 +157,11 @@ def agree(old: str, new: str, timed: bool, exact: bool) -> bool:
 def difference(stored: nbformat.NotebookNode, fresh: nbformat.NotebookNode, exact: bool = True) -> str:
     """The first line in which the stored output of a cell is not what a run gave; empty if there is none.
 
-    Of cells that say `#| timed` only the words count, and if not `exact` of `#| slow` ones too: what rounds otherwise trains its own way.
+    Of cells that say `#| timed` only the words count, and if not `exact` also of those that say `#| slow` or
+    `#| rounding`: what rounds otherwise trains its own way.
     """
     old, new = list(shown(stored)), list(shown(fresh))
-    timed = re.search(r"^#\| *timed" if exact else r"^#\| *(timed|slow)", stored.source, re.M) is not None
+    timed = re.search(r"^#\| *timed" if exact else r"^#\| *(timed|slow|rounding)", stored.source, re.M) is not None
     for i in range(max(len(old), len(new))):
         a, b = (lines[i] if i < len(lines) else "(nothing)" for lines in (old, new))
         if a.startswith("error:") or not agree(a, b, timed, exact): return f"line {i + 1}\n  stored  {a}\n  now     {b}"
@@ -141,11 +173,13 @@ def main() -> None:
     parser.add_argument("notebooks", nargs="+", type=Path)
     parser.add_argument("--into", type=Path)
     parser.add_argument("--first", type=Path)
+    parser.add_argument("--rounding", choices=ROUNDINGS, default="stored")
     args = parser.parse_args()
-    exact = not args.into and machine() == MACHINE
+    as_stored = not args.into and args.rounding == "stored" and machine() == MACHINE
     for path in args.notebooks:
-        stored = nbformat.read(path, as_version=4)
-        try: fresh, cost = execute(path, args.first.read_text() if args.first else "")
+        stored, exact = nbformat.read(path, as_version=4), as_stored and path.stem not in OWN
+        first = args.first.read_text() if args.first else ""
+        try: fresh, cost = execute(path, first, args.rounding)
         except Failure as failure: sys.exit(str(failure))
         if args.into: (args.into/"cost.json").write_text(json.dumps(cost))
         else:

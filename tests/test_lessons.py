@@ -1,6 +1,6 @@
 """Every notebook runs by itself in a fresh Jupyter kernel, sealed: with no network, two threads, a copy of the project that
-it cannot write to, within the CPU seconds and the memory it declares. What it shows is what is stored in it, and with other
-seeds its conclusions still hold.
+it cannot write to, within the CPU seconds and the memory it declares. What it shows is what is stored in it. With other
+seeds and on a processor that rounds otherwise its conclusions still hold.
 """
 import json
 import os
@@ -21,7 +21,8 @@ from course import LESSONS, NOTEBOOKS, ROOT, declared, read
 MOST_SECONDS = {"13_convolutions": 90, "15_training_fast": 120}  # all others: 60
 NO_NETWORK = str(Path(__file__).parent/"no_network")
 SHIFTED_SEEDS = Path(__file__).parent/"shifted_seeds.py"
-SHIFT = {"test_runs_alone": 0, "test_other_seeds": 1000}
+# What each test runs: by how much the seeds are moved, and one of run_notebooks.ROUNDINGS.
+HOW = {"test_runs_alone": (0, "stored"), "test_other_seeds": (1000, "avx2"), "test_other_rounding": (0, None)}
 # $0 is the copy, "$@" the command. Without the flags that a temporary folder may have, a user may not mount it again.
 READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,bind,ro,nosuid,nodev "$0" && exec "$@"'
 
@@ -58,30 +59,28 @@ def sealed(copy, namespace, tmp_path_factory) -> Callable:
 
 
 @pytest.fixture(scope="module")
-def exact() -> bool:
-    "Whether this machine's arithmetic is that of the machine which stored the outputs."
-    return run_notebooks.machine() == run_notebooks.MACHINE
-
-
-@pytest.fixture(scope="module")
 def runs(sealed, copy, request) -> Iterator[Callable]:
     """The runs that the chosen tests want, two at a time, because a lesson seldom keeps two cores busy.
 
-    runs(path, shift) waits for one: the notebook as it leaves it, and what it cost. Fails with the cell that failed.
+    runs(path, shift, rounding) waits for one: the notebook as it leaves it, and what it cost. Fails with the cell that failed.
     """
-    def run(path: Path, shift: int) -> tuple[subprocess.CompletedProcess, nbformat.NotebookNode | None, dict]:
+    def run(path: Path, shift: int, rounding: str) -> tuple[subprocess.CompletedProcess, nbformat.NotebookNode | None, dict]:
         with tempfile.TemporaryDirectory(prefix="fdl") as folder:  # a short name, because there are Unix sockets in it
             home = Path(folder)
             first = ["--first", SHIFTED_SEEDS] if shift else []
-            done = sealed([copy/"scripts"/"run_notebooks.py", "--into", home, *first, copy/"nbs"/path.name], home, FDL_SEED_SHIFT=str(shift))
+            done = sealed([copy/"scripts"/"run_notebooks.py", "--into", home, "--rounding", rounding, *first, copy/"nbs"/path.name], home, FDL_SEED_SHIFT=str(shift))
             return (done, None, {}) if done.returncode else (done, read(home/path.name), json.loads((home/"cost.json").read_text()))
 
-    def result(path: Path, shift: int) -> tuple[nbformat.NotebookNode, dict]:
-        done, nb, cost = waiting[path, shift].result()
+    def result(path: Path, shift: int, rounding: str) -> tuple[nbformat.NotebookNode, dict]:
+        done, nb, cost = waiting[path, shift, rounding].result()
         if done.returncode: pytest.fail(done.stderr[-3000:], pytrace=False)
         return nb, cost
 
-    wanted = [(item.callspec.params["path"], SHIFT[item.originalname]) for item in request.session.items if getattr(item, "originalname", "") in SHIFT and item.module is request.module]
+    wanted = []
+    for item in request.session.items:
+        if item.module is not request.module or item.originalname not in HOW: continue
+        (shift, rounding), params = HOW[item.originalname], item.callspec.params
+        wanted.append((params["path"], shift, params.get("how", rounding)))
     with ThreadPoolExecutor(2) as pool:
         waiting = {each: pool.submit(run, *each) for each in wanted}
         yield result
@@ -102,10 +101,18 @@ except OSError as error: print(error)"""
     with capsys.disabled(): print(" sealed by " + ("namespaces " if namespace else "blocked sockets, and files without permission to write "), end="", flush=True)
 
 
+def compare(path: Path, nb: nbformat.NotebookNode, exact: bool) -> None:
+    "Fails with each cell of the course whose stored output is not what the run in `nb` shows."
+    stored = run_notebooks.ours(read(path))
+    differences = [f"{path.name}, cell {i} (id {old.id}), {said}" for i, (old, new) in enumerate(zip(stored, nb.cells))
+                   if old.cell_type == "code" and (said := run_notebooks.difference(old, new, exact))]
+    if differences: pytest.fail("\n".join([*differences, f"To store what the cells show now:  make run LESSON={path.stem}"]), pytrace=False)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_runs_alone(path, runs, exact, capsys):
-    "In the seal, within what the lesson declares, and with the outputs that are stored in it."
-    nb, cost = runs(path, 0)
+def test_runs_alone(path, runs, capsys):
+    "In the seal, within what the lesson declares, and with the outputs that are stored in it: to the last digit on any x86 processor."
+    nb, cost = runs(path, *HOW["test_runs_alone"])
     if path in LESSONS:
         seconds, memory = declared(path)
         took, used = cost["seconds"], (cost["memory"] or 0)/1e6
@@ -113,15 +120,21 @@ def test_runs_alone(path, runs, exact, capsys):
         assert took <= seconds, f"{path.name} took {took:.1f} CPU seconds and declares {seconds}"
         assert used <= memory, f"{path.name} took {used:.0f} MB and declares {memory}"
         assert seconds <= MOST_SECONDS.get(path.stem, 60)
-    differences = [f"{path.name}, cell {i} (id {old.id}), {said}" for i, (old, new) in enumerate(zip(read(path).cells, nb.cells))
-                   if old.cell_type == "code" and (said := run_notebooks.difference(old, new, exact))]
-    if differences: pytest.fail("\n".join([*differences, f"To store what the cells show now:  make run LESSON={path.stem}"]), pytrace=False)
+    compare(path, nb, run_notebooks.machine() == run_notebooks.MACHINE and path.stem not in run_notebooks.OWN)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_other_seeds(path, runs):
-    "What the lesson asserts does not hang on the seeds that it sets."
-    runs(path, SHIFT["test_other_seeds"])
+    "What the lesson asserts hangs neither on the seeds that it sets nor on how the machine rounds."
+    runs(path, *HOW["test_other_seeds"])
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem not in run_notebooks.OWN], ids=lambda p: p.stem)
+@pytest.mark.parametrize("how", ["slow", "own"])
+def test_other_rounding(how, path, runs):
+    "On a machine that rounds otherwise the lesson shows the same words, and the same numbers where it does not say that they may differ."
+    compare(path, runs(path, 0, how)[0], exact=False)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

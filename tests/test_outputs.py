@@ -1,12 +1,13 @@
 "What counts as the same output, and that running a notebook renews the others only."
 import base64
+import platform
 import re
 import struct
 import sys
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import run_notebooks
 from course import ROOT
@@ -105,6 +106,32 @@ def test_says_which_cell_failed(tmp_path):
     path = tmp_path/"nb.ipynb"
     nbformat.write(new_notebook(cells=[cell(source="x = 0"), cell(source="1/x")]), path)
     with pytest.raises(run_notebooks.Failure, match=r"nb.ipynb, cell 1 \(id \w+\): ZeroDivisionError: division by zero"): run_notebooks.execute(path)
+
+
+def test_below_the_exercises_a_cell_may_fail(tmp_path):
+    path = tmp_path/"nb.ipynb"
+    nbformat.write(new_notebook(cells=[cell(source="x = 0"), new_markdown_cell("## Exercises"), cell(source="1/x"), cell(source="print(x)")]), path)
+    nb, _ = run_notebooks.execute(path)
+    assert [list(run_notebooks.shown(cell)) for cell in nb.cells[2:]] == [["error: ZeroDivisionError: division by zero"], ["0"]]
+    assert run_notebooks.ours(nb) == nb.cells[:1]
+
+
+def test_whose_rounding(monkeypatch):
+    "The outputs are stored in one arithmetic, a lesson in bfloat16 in the machine's own; whoever sets a variable gets that."
+    for name in run_notebooks.ROUNDINGS["stored"]: monkeypatch.delenv(name, raising=False)
+    assert run_notebooks.rounding("slow", ROOT/"nbs"/"02_matmul.ipynb") == run_notebooks.ROUNDINGS["slow"]
+    assert {run_notebooks.rounding("stored", ROOT/"nbs"/f"{name}.ipynb") == {} for name in run_notebooks.OWN} == {True}
+    assert {(ROOT/"nbs"/f"{name}.ipynb").exists() for name in run_notebooks.OWN} == {True}
+    monkeypatch.setenv("MKL_CBWR", "AVX")
+    assert run_notebooks.rounding("slow") == {}
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the variables are for x86 processors")
+def test_the_sets_of_variables_round_otherwise(monkeypatch):
+    for name in run_notebooks.ROUNDINGS["stored"]: monkeypatch.delenv(name, raising=False)
+    run_notebooks.machine.cache_clear()
+    assert len({run_notebooks.machine(how) for how in ("stored", "avx2", "slow")}) == 3
+    run_notebooks.machine.cache_clear()
 
 
 def test_shifted_seeds(tmp_path, monkeypatch):
