@@ -58,10 +58,10 @@ class Failure(Exception):
     "A cell failed; the message says which, and how."
 
 
-def ours(nb: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    "The cells of a lesson above its exercises; what stands below is the learner's."
-    heading = (i for i, c in enumerate(nb.cells) if c.cell_type == "markdown" and re.search("^## Exercises", c.source, re.M))
-    return nb.cells[:next(heading, len(nb.cells))]
+def ours(cells: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    "Those of a lesson's cells above its exercises; what stands below is the learner's."
+    heading = (i for i, c in enumerate(cells) if c.cell_type == "markdown" and re.search("^## Exercises", c.source, re.M))
+    return cells[:next(heading, len(cells))]
 
 
 def execute(path: Path, first: str = "", how: str = "stored") -> tuple[nbformat.NotebookNode, dict]:
@@ -72,7 +72,7 @@ def execute(path: Path, first: str = "", how: str = "stored") -> tuple[nbformat.
     nb = nbformat.read(path, as_version=4)
     for cell in nb.cells:
         if cell.cell_type == "code": cell.outputs = []
-    n, last = len(nb.cells), len(ours(nb))
+    n, last = len(nb.cells), len(ours(nb.cells))
     nb.cells += [nbformat.v4.new_code_cell(first), nbformat.v4.new_code_cell(COST)]
     with tempfile.TemporaryDirectory(prefix="fdl") as sockets:
         # Where there are Unix sockets, a kernel is reached over them: that needs no network, not even loopback.

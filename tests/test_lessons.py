@@ -103,7 +103,7 @@ except OSError as error: print(error)"""
 
 def compare(path: Path, nb: nbformat.NotebookNode, exact: bool) -> None:
     "Fails with each cell of the course whose stored output is not what the run in `nb` shows."
-    stored = run_notebooks.ours(read(path))
+    stored = run_notebooks.ours(read(path).cells)
     differences = [f"{path.name}, cell {i} (id {old.id}), {said}" for i, (old, new) in enumerate(zip(stored, nb.cells))
                    if old.cell_type == "code" and (said := run_notebooks.difference(old, new, exact))]
     if differences: pytest.fail("\n".join([*differences, f"To store what the cells show now:  make run LESSON={path.stem}"]), pytrace=False)
