@@ -12,6 +12,7 @@ import tokenize
 import pytest
 
 from course import LESSONS, directive, notebook, parse, read
+from run_notebooks import ours
 
 LABEL = r"\((\d\d\.\d+)\)"
 
@@ -70,14 +71,14 @@ def mentioned(cells) -> set[str]:
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
 def test_every_formula_has_a_label(path):
-    cells, number = read(path).cells, path.stem[:2]
+    cells, number = ours(read(path).cells), path.stem[:2]
     assert not unlabelled(cells), f"{path.name}: displayed formulas without \\tag{{{number}.k}}: " + ";  ".join(unlabelled(cells))
     assert labels(cells) == [f"{number}.{k}" for k in range(1, len(labels(cells)) + 1)], f"{path.name}: labels out of order"
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
 def test_every_formula_is_checked(path):
-    cells = read(path).cells
+    cells = ours(read(path).cells)
     named = checked(cells)
     missing = [label for label in labels(cells) if label not in named]
     assert not missing, f"{path.name}: no check names, in a comment, " + ", ".join(f"({label})" for label in missing)
@@ -86,7 +87,7 @@ def test_every_formula_is_checked(path):
 def test_every_label_mentioned_exists():
     known = set()
     for path in LESSONS:
-        cells = read(path).cells
+        cells = ours(read(path).cells)
         known |= set(labels(cells))
         assert mentioned(cells) <= known, f"{path.name} mentions formulas that neither it nor an earlier lesson has: {sorted(mentioned(cells) - known)}"
 
