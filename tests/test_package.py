@@ -40,19 +40,6 @@ def test_clean(rebuilt, path):
     assert json.loads(path.read_text(encoding="utf-8")) == json.loads((rebuilt/"nbs"/path.name).read_text(encoding="utf-8")), f"{path.name} is not clean: run `make export`"
 
 
-def test_readme_in_step(tmp_path):
-    subprocess.run([sys.executable, ROOT/"scripts"/"readme.py", tmp_path], check=True)
-    made = {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    assert Path("README.md") in made
-    for name, content in made.items(): assert (ROOT/name).read_bytes().replace(b"\r\n", b"\n") == content.replace(b"\r\n", b"\n"), f"{name} is not what nbs/index.ipynb says: run `make export`"
-    assert {p.name for p in (ROOT/"docs"/"readme").iterdir()} == {p.name for p in made if p.parts[0] == "docs"}
-
-
-def test_readme_lists_every_lesson():
-    text = (ROOT/"README.md").read_text(encoding="utf-8")
-    assert not [p.name for p in LESSONS if f"nbs/{p.name}" not in text]
-
-
 def test_imports_point_backwards():
     "A lesson, exported cells and others, imports from `fdl` only names that an earlier lesson exports; `*` never."
     known = set()
