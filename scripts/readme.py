@@ -2,8 +2,8 @@
 
     python scripts/readme.py [FOLDER]       FOLDER: where to write; the project's own folder if not given
 
-A cell that starts with `#| echo: false` shows its output only. Pictures go to docs/readme/. A cell with a picture says
-in `#| fig-alt: "..."` what it shows; the text may go on in further lines that start with `#|`.
+A cell that starts with `#| echo: false` shows its output only. Pictures go to docs/readme/. A cell with
+a picture says in `#| fig-alt: "..."` what it shows; the text may go on in lines that start with `#|`.
 """
 import re
 import sys
