@@ -1,7 +1,6 @@
 # The commands a person types. `make help` lists them.
 PYTHON ?= $(if $(filter Windows_NT,$(OS)),python,python3)
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
-NOTEBOOK := nbs/00_setup.ipynb
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test audit train bench export run clean
@@ -12,7 +11,7 @@ help: ## list these commands
 
 lab: ## set everything up and open JupyterLab at the first lesson
 	@$(call setup,lab)
-	@$(BIN)/jupyter lab --allow-root --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(NOTEBOOK) $(LAB_FLAGS)
+	@$(BIN)/python scripts/lab.py $(LAB_FLAGS)
 
 test: ## set everything up and run every check
 	@$(call setup,lab test)
@@ -30,11 +29,12 @@ bench: ## time fdl beside its peers, and write the table and picture in benchmar
 	@$(call setup,bench test)
 	@$(BIN)/python -m benchmarks.run $(BENCH_FLAGS)
 
-export: ## after editing a notebook: make fdl/ and README.md from nbs/, and clean the notebooks
+export: ## after editing and saving a notebook: make fdl/ and README.md from nbs/, and clean the notebooks
 	@$(call setup,lab test)
-	@$(BIN)/nbdev-export && $(BIN)/nbdev-clean && $(BIN)/python scripts/readme.py
+	@$(BIN)/python scripts/export.py
 
 run: ## run all notebooks, or those that begin so: make run LESSON=05; stores what they show now
+	@ls nbs/$(LESSON)*.ipynb >/dev/null 2>&1 || { echo "No notebook begins with '$(LESSON)'; there are" $$(cd nbs && ls *.ipynb); exit 1; }
 	@$(call setup,lab test)
 	@$(BIN)/python scripts/run_notebooks.py nbs/$(LESSON)*.ipynb && $(BIN)/nbdev-clean && $(BIN)/python scripts/readme.py
 
