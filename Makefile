@@ -1,6 +1,7 @@
 # The commands a person types. `make help` lists them.
 PYTHON ?= $(if $(filter Windows_NT,$(OS)),python,python3)
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
+NOTEBOOKS = $(patsubst nbs/%.ipynb,%,$(sort $(wildcard nbs/*.ipynb)))
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test audit train bench export run clean
@@ -34,7 +35,7 @@ export: ## after editing and saving a notebook: make fdl/ and README.md from nbs
 	@$(BIN)/python scripts/export.py
 
 run: ## run all notebooks, or those that begin so: make run LESSON=05; stores what they show now
-	@ls nbs/$(LESSON)*.ipynb >/dev/null 2>&1 || { echo "No notebook begins with '$(LESSON)'; there are" $$(cd nbs && ls *.ipynb); exit 1; }
+	@$(if $(wildcard nbs/$(LESSON)*.ipynb),,echo "No notebook begins with '$(LESSON)'; there are $(NOTEBOOKS)."; exit 1)
 	@$(call setup,lab test)
 	@$(BIN)/python scripts/run_notebooks.py nbs/$(LESSON)*.ipynb && $(BIN)/nbdev-clean && $(BIN)/python scripts/readme.py
 

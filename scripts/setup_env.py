@@ -55,9 +55,11 @@ def pip(*args: str) -> None:
     "Runs pip in the new environment, showing its progress; ends with a sentence if it fails."
     constraint = ["--constraint", CONSTRAINTS] if CONSTRAINTS else ["--upgrade"]
     command = [str(VENV_PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--retries", "2", *constraint, *args]
-    # Without setuptools' warning, in a box, that the course is installed from where it lies: so it is meant.
-    quiet = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:Editable installation"]))
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONWARNINGS": quiet}, stderr=subprocess.PIPE, text=True, errors="replace")
+    # Without setuptools' boxed warning that fdl is installed from where it lies: so it is meant.
+    others = os.environ.get("PYTHONWARNINGS")
+    quiet = ",".join(filter(None, [others, "ignore:Editable installation"]))
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONWARNINGS": quiet},
+                               stderr=subprocess.PIPE, text=True, errors="replace")
     complaints = ""
     for line in process.stderr:
         complaints += line

@@ -1,11 +1,15 @@
 "What the tests know about the course: where things are, and what stands in the notebooks."
 import ast
 import re
+import sys
 from pathlib import Path
 
 import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT/"scripts"))
+from run_notebooks import ours
+
 LESSONS = sorted((ROOT/"nbs").glob("[0-9][0-9]_*.ipynb"))
 NOTEBOOKS = [*LESSONS, ROOT/"nbs"/"index.ipynb"]
 MODULES = sorted(p for p in (ROOT/"fdl").glob("*.py") if not p.stem.startswith("_"))
@@ -23,8 +27,8 @@ def directive(source: str, name: str) -> str | None:
 
 
 def code(path: Path) -> list[str]:
-    "The sources of the code cells of a notebook."
-    return [cell.source for cell in read(path).cells if cell.cell_type == "code"]
+    "The sources of a notebook's code cells; what stands below the exercises is the learner's."
+    return [cell.source for cell in ours(read(path).cells) if cell.cell_type == "code"]
 
 
 def parse(source: str) -> ast.Module:

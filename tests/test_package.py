@@ -2,7 +2,6 @@
 import ast
 import importlib
 import inspect
-import json
 import os
 import shutil
 import subprocess
@@ -11,9 +10,11 @@ import venv
 import zipfile
 from pathlib import Path
 
+import nbformat
 import pytest
 
-from course import LESSONS, MODULES, NOTEBOOKS, ROOT, code, default_module, directive, exports, fdl_imports
+from course import LESSONS, MODULES, NOTEBOOKS, ROOT, code, default_module, directive, exports, fdl_imports, notebook, read
+from run_notebooks import ours
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +36,27 @@ def test_export_in_sync(rebuilt):
         assert path.read_text(encoding="utf-8") == (rebuilt/"fdl"/path.name).read_text(encoding="utf-8"), f"fdl/{path.name} is not what the notebooks say: run `make export`"
 
 
+def of_the_course(path: Path) -> nbformat.NotebookNode:
+    "The notebook at `path` without the learner's part."
+    nb = read(path)
+    nb.cells = ours(nb.cells)
+    return nb
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_clean(rebuilt, path):
-    assert json.loads(path.read_text(encoding="utf-8")) == json.loads((rebuilt/"nbs"/path.name).read_text(encoding="utf-8")), f"{path.name} is not clean: run `make export`"
+    cleaned = of_the_course(rebuilt/"nbs"/path.name)
+    assert of_the_course(path) == cleaned, f"{path.name} is not clean: run `make export`"
+
+
+def test_below_the_exercises_anything_goes(tmp_path):
+    own = notebook("from fdl.nowhere import *", "1/")
+    own.cells[0].execution_count = 1
+    nb = notebook("x = 1", "md:## Exercises")
+    nb.cells += own.cells
+    nbformat.write(nb, tmp_path/"nb.ipynb")
+    assert code(tmp_path/"nb.ipynb") == ["x = 1"]
+    assert len(of_the_course(tmp_path/"nb.ipynb").cells) == 1
 
 
 def test_imports_point_backwards():
