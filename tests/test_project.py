@@ -107,7 +107,7 @@ def hidden(cell) -> bool:
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
 def test_errors_are_shown(path):
-    cells = [cell for cell in ours(read(path)) if cell.cell_type == "code" and directive(cell.source, "export") is None]
+    cells = [cell for cell in ours(read(path).cells) if cell.cell_type == "code" and directive(cell.source, "export") is None]
     wrong = [f"the cell {cell.id} makes an error come and shows nothing: {cell.source[:80]!r}" for cell in cells if hidden(cell)]
     assert not wrong, f"{path.name}: " + "\n".join(wrong)
 
