@@ -1,4 +1,4 @@
-"""Leads `import fdl` in a notebook of this folder to the package beside the folder, whether or not it is installed.
+"""Leads `import fdl` in a notebook of this folder to the package beside the folder, installed or not.
 
 A kernel looks for modules in the folder of its notebook first, so it finds this file.
 """

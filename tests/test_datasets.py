@@ -195,7 +195,8 @@ def test_an_installed_package_has_no_data_folder(places, monkeypatch, good):
 @pytest.mark.parametrize("inside", ["course", "course/nbs", "course/data/deeper"])
 def test_an_installed_package_finds_the_course_that_it_runs_in(places, monkeypatch, good, tmp_path, inside):
     know(monkeypatch, good)
-    monkeypatch.setattr(datasets, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path/"site-packages"/"fdl"/"__init__.py")))
+    init = tmp_path/"site-packages"/"fdl"/"__init__.py"
+    monkeypatch.setattr(datasets, "find_spec", lambda name: SimpleNamespace(origin=str(init)))
     (places.course/FILE).write_bytes(good)
     (places.cache/FILE).write_bytes(b"bad")
     (tmp_path/inside).mkdir(exist_ok=True)
