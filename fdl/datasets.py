@@ -85,10 +85,10 @@ def _read_pair(images: Path, labels: Path) -> tuple[Tensor, Tensor]:
 # %% ../nbs/01_mnist.ipynb #b004d307
 def _folders(data_dir: str | Path | None) -> list[Path]:
     "The folders to look in, in order."
-    course = Path(find_spec("fdl").origin).parents[1]
     folders = [Path(f).expanduser() for f in (data_dir, os.environ.get("FDL_DATA")) if f]
-    if (course/"nbs"/"01_mnist.ipynb").exists(): folders.append(course/"data")
-    return folders + [Path(pooch.os_cache("fdl"))]
+    places = [Path(find_spec("fdl").origin).parents[1], Path.cwd(), *Path.cwd().parents]
+    courses = [place for place in places if (place/"nbs"/"01_mnist.ipynb").exists()]
+    return folders + [course/"data" for course in courses[:1]] + [Path(pooch.os_cache("fdl"))]
 
 # %% ../nbs/01_mnist.ipynb #ea906dd1
 _TIMEOUT = 20  # seconds without a byte until a mirror is given up

@@ -103,7 +103,8 @@ def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) 
     Raises `TypeError` if `dim` is not an int or a tuple of ints, `IndexError` if it is out of range.
     Source: Blanchard, Higham and Higham, Accurately Computing the Log-Sum-Exp and Softmax Functions (2021), section 1.
     """
-    if dim in (None, (), []): raise TypeError(f"dim must be an int or a tuple of ints, not {dim!r}")
+    if isinstance(dim, str) or dim in (None, (), []):
+        raise TypeError(f"dim must be an int or a tuple of ints, not {dim!r}")
     wide = _wide(input)
     peak = _largest(wide.real, dim)
     peak = peak.masked_fill(peak.isinf(), 0)

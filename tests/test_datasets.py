@@ -67,6 +67,7 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "_TIMEOUT", 5)
     monkeypatch.setenv("FDL_DATA", str(tmp_path/"env"))
     for name in ("NO_PROXY", "no_proxy"): monkeypatch.setenv(name, "127.0.0.1")
+    monkeypatch.chdir(tmp_path)
     return SimpleNamespace(arg=tmp_path/"arg", env=tmp_path/"env", course=tmp_path/"course"/"data", cache=tmp_path/"cache")
 
 
@@ -188,6 +189,29 @@ def test_an_installed_package_has_no_data_folder(places, monkeypatch, good):
     (places.course.parent/"nbs"/"01_mnist.ipynb").unlink()
     (places.course/FILE).write_bytes(b"bad")
     (places.cache/FILE).write_bytes(good)
+    is_small(load_mnist())
+
+
+@pytest.mark.parametrize("inside", ["course", "course/nbs", "course/data/deeper"])
+def test_an_installed_package_finds_the_course_that_it_runs_in(places, monkeypatch, good, tmp_path, inside):
+    know(monkeypatch, good)
+    init = tmp_path/"site-packages"/"fdl"/"__init__.py"
+    monkeypatch.setattr(datasets, "find_spec", lambda name: SimpleNamespace(origin=str(init)))
+    (places.course/FILE).write_bytes(good)
+    (places.cache/FILE).write_bytes(b"bad")
+    (tmp_path/inside).mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path/inside)
+    is_small(load_mnist())
+
+
+def test_the_course_of_the_package_comes_before_the_one_that_it_runs_in(places, monkeypatch, good, tmp_path):
+    know(monkeypatch, good)
+    (tmp_path/"other"/"nbs").mkdir(parents=True)
+    (tmp_path/"other"/"nbs"/"01_mnist.ipynb").touch()
+    (tmp_path/"other"/"data").mkdir()
+    (tmp_path/"other"/"data"/FILE).write_bytes(b"bad")
+    (places.course/FILE).write_bytes(good)
+    monkeypatch.chdir(tmp_path/"other")
     is_small(load_mnist())
 
 
@@ -366,15 +390,20 @@ ONE = idx(np.arange(24).reshape(2, 3, 4))
 PACKED = gzip.compress(ONE)
 
 
-@pytest.mark.parametrize("data, said", [
-    (b"", "starts with nothing"), (ONE[:3], "starts with 00 00 08"), (ONE[:15], "starts with 00 00 08 03"),
-    (b"\0\1" + ONE[2:], "00 01 08 03"), (b"\0\0\x0d" + ONE[3:], "00 00 0d 03"), (b"PK\3\4" + ONE, "50 4b 03 04"),
-    (ONE[:-1], "24 bytes, but 23"), (ONE + b"\0", "24 bytes, but 25"), (ONE[:16], "24 bytes, but 0"),
-    (b"\0\0\x08\x03" + b"\xff"*12, "damaged"),
-    (PACKED[:-1], "damaged gzip"), (PACKED[:20], "damaged gzip"), (PACKED[:2], "damaged gzip"),
-    (PACKED[:-8] + b"\0\0\0\0" + PACKED[-4:], "damaged gzip"), (PACKED + b"more", "damaged gzip"),
-    (gzip.compress(b"text"), "74 65 78 74"),
-])
+BAD = {
+    "empty": (b"", "starts with nothing"), "3 bytes": (ONE[:3], "starts with 00 00 08"),
+    "half a header": (ONE[:15], "starts with 00 00 08 03"), "second byte": (b"\0\1" + ONE[2:], "00 01 08 03"),
+    "floats": (b"\0\0\x0d" + ONE[3:], "00 00 0d 03"), "zip": (b"PK\3\4" + ONE, "50 4b 03 04"),
+    "a byte less": (ONE[:-1], "24 bytes, but 23"), "a byte more": (ONE + b"\0", "24 bytes, but 25"),
+    "header alone": (ONE[:16], "24 bytes, but 0"), "huge sizes": (b"\0\0\x08\x03" + b"\xff"*12, "damaged"),
+    "gzip, a byte less": (PACKED[:-1], "damaged gzip"), "gzip, 20 bytes": (PACKED[:20], "damaged gzip"),
+    "gzip, 2 bytes": (PACKED[:2], "damaged gzip"), "gzip, more": (PACKED + b"more", "damaged gzip"),
+    "gzip, checksum": (PACKED[:-8] + b"\0\0\0\0" + PACKED[-4:], "damaged gzip"),
+    "gzip of text": (gzip.compress(b"text"), "74 65 78 74"),
+}
+
+
+@pytest.mark.parametrize("data, said", BAD.values(), ids=BAD)
 def test_bad_idx_files(tmp_path, data, said):
     path = tmp_path/"file"
     path.write_bytes(data)
