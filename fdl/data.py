@@ -42,10 +42,10 @@ class Dataset:
     """A collection whose items are read by index: a subclass defines `__getitem__`, and `__len__`.
 
     One that can read many items at once also defines `get_batch(indices)`: the collated batch of a 1-d int64 tensor
-    of indices. `DataLoader` then calls it once a batch. A subclass that changes `__getitem__` and not `get_batch`
-    is read item by item again, so that its change is never passed by.
+    of indices, which lies on `index_device`, where one is set. `DataLoader` then calls it once a batch. A subclass
+    that changes `__getitem__` and not `get_batch` is read item by item again, so that its change is never passed by.
     """
-    get_batch = None
+    get_batch = index_device = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -135,12 +135,12 @@ class BatchSampler(_Sampler):
         for batch in iter(lambda: list(islice(indices, self.batch_size)), []):
             if len(batch) == self.batch_size or not self.drop_last: yield batch
 
-    def tensors(self) -> Iterator[Tensor]:
-        "The same batches as tensors, cut from those of the sampler where it has them."
+    def tensors(self, device: torch.device | None = None) -> Iterator[Tensor]:
+        "The same batches as tensors, cut, on `device`, from those of the sampler where it has them."
         if not getattr(self.sampler, "tensors", None): return (yield from map(torch.as_tensor, self))
-        rest = torch.empty(0, dtype=torch.int64)
+        rest = torch.empty(0, dtype=torch.int64, device=device)
         for indices in self.sampler.tensors():
-            indices = torch.cat([rest, indices])
+            indices = torch.cat([rest, indices.to(device)])
             whole = len(indices)//self.batch_size*self.batch_size
             for start in range(0, whole, self.batch_size): yield indices[start:start + self.batch_size]
             rest = indices[whole:]
@@ -206,7 +206,7 @@ class TensorDataset(Dataset):
     def __init__(self, *tensors: Tensor) -> None:
         sizes = [len(tensor) for tensor in tensors]
         if len(set(sizes)) != 1: raise AssertionError(f"tensors must be one or more with the same number of rows, not {sizes}")
-        self.tensors = tensors
+        self.tensors, self.index_device = tensors, tensors[0].device
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]: return tuple(tensor[index] for tensor in self.tensors)
 
@@ -228,14 +228,15 @@ class Subset(Dataset):
 
     Shapes: has as many items as `indices`, each with the shape that `dataset` gives it.
     """
-    def __init__(self, dataset: Any, indices: Sequence[int]) -> None: self.dataset, self.indices = dataset, indices
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        self.dataset, self.indices, self.index_device = dataset, indices, getattr(dataset, "index_device", None)
 
     def __getitem__(self, index: int) -> Any: return self.dataset[self.indices[index]]
 
     def __getitems__(self, indices: Sequence[int]) -> list: return _items(self.dataset, [self.indices[i] for i in indices])
 
     @cached_property
-    def _rows(self) -> Tensor: return torch.as_tensor(self.indices)
+    def _rows(self) -> Tensor: return torch.as_tensor(self.indices, device=self.index_device)
 
     @property
     def get_batch(self) -> Callable[[Tensor], Any] | None:
@@ -426,7 +427,8 @@ def _plan(loader) -> tuple[Callable, Iterator]:
     dataset, collate_fn, batches = loader.dataset, loader.collate_fn, loader.batch_sampler
     if batches is None: return partial(_read_item, dataset, collate_fn), iter(loader.sampler)
     if collate_fn is not default_collate or not getattr(dataset, "get_batch", None): return partial(_read_items, dataset, collate_fn), iter(batches)
-    return partial(_read_whole, dataset), batches.tensors() if getattr(batches, "tensors", None) else map(torch.as_tensor, batches)
+    read, device = partial(_read_whole, dataset), getattr(dataset, "index_device", None)
+    return read, batches.tensors(device) if getattr(batches, "tensors", None) else map(torch.as_tensor, batches)
 
 # %% ../nbs/09_dataloaders.ipynb #16956fd1
 def _check_order(batch_size, shuffle, sampler, batch_sampler, drop_last) -> None:

@@ -3,6 +3,7 @@ import json
 import math
 import pickle
 import signal
+import warnings
 from fractions import Fraction
 from itertools import product
 
@@ -15,6 +16,7 @@ from fdl import nn, optim
 from fdl.data import DataLoader, TensorDataset, pad_collate
 from fdl.functional import cross_entropy
 from fdl.training import History, _mean, evaluate, fit, get_dls, loss_batch
+from test_data import Crossings
 
 BRICKS = {"nn": (nn, torch.nn), "loss": (cross_entropy, torch.nn.functional.cross_entropy),
           "optim": (optim, torch.optim), "loader": (DataLoader, torch.utils.data.DataLoader)}
@@ -173,16 +175,31 @@ def test_nothing_is_read_back_in_a_training_step():
             assert passed == [32]*6 + [8]
 
 
+@pytest.mark.parametrize("batch_size", [100, 10])
+def test_an_epoch_crosses_to_the_device_once(batch_size):
+    "Steps on the meta device, where reading a value would fail: the order goes there, and nothing comes back."
+    model = network().to("meta")
+    opt = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    train_dl, _ = get_dls(TensorDataset(*(t.to("meta") for t in data().tensors)), data(), batch_size)
+    with Crossings() as crossings: losses = [loss_batch(model, cross_entropy, xb, yb, opt)[0] for xb, yb in train_dl]
+    assert crossings.count == 1 and len(losses) == 200//batch_size and all(loss.is_meta for loss in losses)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_step_does_not_synchronise_on_cuda():
+    "However many steps an epoch of `fit` has, the host waits as often: for the order, and for the losses at the end."
     model = network(dtype=torch.float32).to("cuda")
     opt = optim.SGD(model.parameters(), lr=0.1)
-    batches = [(x.cuda(), y.cuda()) for x, y in DataLoader(data(dtype=torch.float32), 32)]
-    fit(1, model, cross_entropy, opt, batches, progress=False)
-    torch.cuda.set_sync_debug_mode("error")
-    try: losses = [loss_batch(model, cross_entropy, x, y, opt)[0] for x, y in batches]
-    finally: torch.cuda.set_sync_debug_mode("default")
-    assert all(loss.is_cuda for loss in losses)
+    ds = TensorDataset(*(t.cuda() for t in data(dtype=torch.float32).tensors))
+    def waits(batch_size):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try: fit(1, model, cross_entropy, opt, *get_dls(ds, ds, batch_size), progress=False)
+            finally: torch.cuda.set_sync_debug_mode("default")
+        return sum("called a synchronizing CUDA operation" in str(w.message) for w in caught)
+    waits(100)
+    assert waits(10) == waits(100) > 0
     host = fit(2, model, cross_entropy, opt, DataLoader(data(dtype=torch.float32), 32), DataLoader(data(dtype=torch.float32), 64), progress=False)
     assert next(model.parameters()).is_cuda and host[-1]["valid_accuracy"] > 0.3
 
