@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, accelerator
 from torch.nn.functional import one_hot
 from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
@@ -143,11 +143,11 @@ class Parting:
 # %% ../nbs/14_debugging.ipynb #7c1e04d2
 @contextmanager
 def _rewound() -> Iterator[None]:
-    "Inside, draw random numbers; afterwards the generators of Python, NumPy and torch, on all devices, are where they were."
+    "Inside, draw random numbers; afterwards all generators, on all devices, are as they were."
     python, numpy = random.getstate(), np.random.get_state()
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    kind = accelerator.current_accelerator().type if accelerator.is_available() else "cpu"
     try:
-        with torch.random.fork_rng(range(torch.accelerator.device_count()), device_type=device.type): yield
+        with torch.random.fork_rng(range(accelerator.device_count()), device_type=kind): yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
@@ -161,7 +161,7 @@ def lockstep(models: tuple[Any, Any], loss_funcs: tuple[Callable, Callable], opt
     pairs may be fdl's or torch's, on any device. Compared, in this order: activations, buffers, the loss, gradients from
     the last layer back, parameters and optimizer state after the step; before the first step, what is there already.
     Tensors are matched by name, or one after the other where the names differ. The models keep what they have learned.
-    On a GPU torch's dropout makes another mask of the same random numbers than fdl's: there give both models the same one.
+    From the same numbers, on a GPU, torch's dropout makes another mask than fdl's: use one of them.
 
     Shapes: batches (`xb`, `yb`); tensors of any shape. They agree if no entry is off by more than `atol` plus `rtol` times the
     largest; `rtol` defaults to that of `torch.testing.assert_close` for the dtype, `atol` to a hundred roundings.

@@ -229,13 +229,15 @@ def test_a_broken_update_is_seen_by_the_validation():
     def loss_func(preds, target):
         calls.append(0)
         return cross_entropy(preds, target) * (math.nan if len(calls) > 7 else 1)
-    with pytest.raises(FloatingPointError, match=r"epoch 1, after the last batch: the validation loss is nan\. A learning rate"): run(1, valid=DataLoader(data(), 64), loss_func=loss_func)
+    with pytest.raises(FloatingPointError, match="epoch 1, after the last batch: the validation loss is nan. A learning rate"):
+        run(1, valid=DataLoader(data(), 64), loss_func=loss_func)
 
 
 def test_what_is_no_mean_is_refused():
     each, dl = partial(cross_entropy, reduction="none"), DataLoader(data(), 200)
     for name, loss_func, metrics in (("loss", each, None), ("own", cross_entropy, {"own": each})):
-        with pytest.raises(ValueError, match=rf"^{name} must be a mean over the batch, a 0-d tensor, but has shape \(200,\)"): evaluate(network(), loss_func, dl, metrics)
+        with pytest.raises(ValueError, match=rf"^{name} must be a mean over the batch, a 0-d tensor, but has shape \(200,\)"):
+            evaluate(network(), loss_func, dl, metrics)
 
 
 def test_other_errors_come_through():
