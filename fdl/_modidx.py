@@ -197,6 +197,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'fdl.lockstep._pairs': ('debugging.html#_pairs', 'fdl/lockstep.py'),
                               'fdl.lockstep._probabilities': ('debugging.html#_probabilities', 'fdl/lockstep.py'),
                               'fdl.lockstep._reached': ('debugging.html#_reached', 'fdl/lockstep.py'),
+                              'fdl.lockstep._rewound': ('debugging.html#_rewound', 'fdl/lockstep.py'),
                               'fdl.lockstep._shuffled': ('debugging.html#_shuffled', 'fdl/lockstep.py'),
                               'fdl.lockstep._similarities': ('debugging.html#_similarities', 'fdl/lockstep.py'),
                               'fdl.lockstep._some': ('debugging.html#_some', 'fdl/lockstep.py'),

@@ -11,7 +11,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import cycle, islice, zip_longest
 from textwrap import fill
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, accelerator
 from torch.nn.functional import one_hot
 from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
@@ -140,6 +140,18 @@ class Parting:
         if self.other != self.name: what += f" ({self.other} in the second model)"
         return f"step {self.step}: {what} is the first that parts: {self.words}"
 
+# %% ../nbs/14_debugging.ipynb #7c1e04d2
+@contextmanager
+def _rewound() -> Iterator[None]:
+    "Inside, draw random numbers; afterwards all generators, on all devices, are as they were."
+    python, numpy = random.getstate(), np.random.get_state()
+    kind = accelerator.current_accelerator().type if accelerator.is_available() else "cpu"
+    try:
+        with torch.random.fork_rng(range(accelerator.device_count()), device_type=kind): yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
 # %% ../nbs/14_debugging.ipynb #e8836f3b
 def lockstep(models: tuple[Any, Any], loss_funcs: tuple[Callable, Callable], opts: tuple[Any, Any], batches: Iterable,
              *, rtol: float | None = None, atol: float | None = None) -> Parting | None:
@@ -149,6 +161,7 @@ def lockstep(models: tuple[Any, Any], loss_funcs: tuple[Callable, Callable], opt
     pairs may be fdl's or torch's, on any device. Compared, in this order: activations, buffers, the loss, gradients from
     the last layer back, parameters and optimizer state after the step; before the first step, what is there already.
     Tensors are matched by name, or one after the other where the names differ. The models keep what they have learned.
+    From the same numbers, on a GPU, torch's dropout makes another mask than fdl's: use one of them.
 
     Shapes: batches (`xb`, `yb`); tensors of any shape. They agree if no entry is off by more than `atol` plus `rtol` times the
     largest; `rtol` defaults to that of `torch.testing.assert_close` for the dtype, `atol` to a hundred roundings.
@@ -163,8 +176,8 @@ def lockstep(models: tuple[Any, Any], loss_funcs: tuple[Callable, Callable], opt
     for step, batch in enumerate(batches, 1):
         if parting: break
         made = []
-        for model, loss_func, opt in zip(models, loss_funcs, opts):
-            with torch.random.fork_rng(enabled=not made):
+        for rewound, model, loss_func, opt in zip((_rewound, nullcontext), models, loss_funcs, opts):
+            with rewound():
                 made.append(_step(model, loss_func, opt, *to_device(batch, next(model.parameters()).device)))
         parting = compare(step, *made)
     if not step: raise ValueError("batches gave no batches: it is empty, or an iterator that has been used up")
@@ -199,14 +212,11 @@ def _undone(model: Any, opt: Any) -> Iterator[None]:
     tensors = {*model.parameters(), *model.buffers(), *(p for group in opt.param_groups for p in group["params"])}
     before = [(t, t.data.clone(), t.grad) for t in tensors]
     owned = [(own, dict(own)) for own in [vars(opt), *map(vars, model.modules()), *(module._buffers for module in model.modules())]]
-    generators = random.getstate(), np.random.get_state()
     try:
         opt.state, opt.param_groups = copy.deepcopy((opt.state, opt.param_groups), {id(t): t for t in tensors})
         for t, _, grad in before: t.grad = None if grad is None else grad.clone()
-        with torch.random.fork_rng(): yield
+        with _rewound(): yield
     finally:
-        random.setstate(generators[0])
-        np.random.set_state(generators[1])
         for own, saved in owned:
             own.clear()
             own.update(saved)
@@ -265,7 +275,7 @@ def _not_zeroed(run: _Run) -> str | None:
     vars(run.opt)["step"] = spy
     run.train(0)
     left = now()
-    with torch.random.fork_rng(): alone = torch.autograd.grad(run.loss(0), params, materialize_grads=True)
+    with _rewound(): alone = torch.autograd.grad(run.loss(0), params, materialize_grads=True)
     run.train(0)
     if len(taken) < 2: return
     sums = [(name, g, own) for name, g, own, rest in zip(names, taken[-1], alone, left) if (g - own - rest).norm() < 1e-3*rest.norm()]
@@ -281,7 +291,7 @@ def _wrong_mode(run: _Run) -> str | None:
     def see(name, module, output):
         if torch.is_grad_enabled(): still.update({name or "the model": module for name, module in run.model.named_modules() if not module.training})
     def outputs():
-        with torch.random.fork_rng(): return run.model(run.batches[0][0])
+        with _rewound(): return run.model(run.batches[0][0])
     with _undone(run.model, run.opt), _hooked(run.model, see):
         for _ in range(2): run.train(0)
     run.model.train()
@@ -296,7 +306,7 @@ def _unscaled(run: _Run) -> str | None:
     x = run.batches[0][0]
     if not isinstance(x, Tensor) or not x.is_floating_point(): return
     def outputs(x):
-        with torch.random.fork_rng(): return run.model(x)
+        with _rewound(): return run.model(x)
     numbers, out = x[x.isfinite()], outputs(x)
     size, largest, out_size, spread = numbers.square().mean().sqrt(), numbers.abs().max(), out.square().mean().sqrt(), out.std(0).mean()
     alike = spread < 1e-3*out_size
@@ -324,7 +334,7 @@ def _not_finite(run: _Run) -> str | None:
     "What is the first thing that is not finite, before any update?"
     for i, batch in enumerate(run.batches):
         if not _finite(batch): return f"batch {i + 1} of the data has numbers that are not finite"
-        with torch.random.fork_rng(): loss = run.loss(i)
+        with _rewound(): loss = run.loss(i)
         if not loss.isfinite():
             layers = []
             def see(name, module, output):
@@ -412,7 +422,7 @@ def _similarities(x: Tensor) -> tuple[Tensor, Tensor]:
 def _above_chance(alike: Tensor, y: Tensor, shuffles: int = 40) -> float:
     "How many standard deviations the likeness of targets `y` of similar rows is above that of shuffled ones."
     def match(y): return (alike @ y * y).sum()
-    chance = torch.stack([match(y[torch.randperm(len(y)).to(y.device)]) for _ in range(shuffles)])
+    chance = torch.stack([match(y[torch.randperm(len(y))]) for _ in range(shuffles)])
     return ((match(y) - chance.mean())/chance.std()).item()
 
 # %% ../nbs/14_debugging.ipynb #750b689e
@@ -432,11 +442,11 @@ def _shuffled(run: _Run, most: int = 512) -> str | None:
     "Do similar inputs have similar targets, or can the model learn something of other rows?"
     xs, ys = zip(*run.batches)
     if not isinstance(xs[0], Tensor): return
-    x, y = torch.cat(xs)[:most], torch.cat(ys)[:most]
+    x, y = torch.cat(xs)[:most].cpu(), torch.cat(ys)[:most].cpu()  # not every GPU has float64
     x = x.reshape(len(x), -1)
     if not x.is_floating_point():  # words: how often each is there
         ids = x.unique(return_inverse=True)[1]
-        x = torch.zeros(len(x), ids.max() + 1, device=x.device).scatter_add_(1, ids, torch.ones_like(ids).float())
+        x = torch.zeros(len(x), ids.max() + 1).scatter_add_(1, ids, torch.ones_like(ids).float())
     y = (y if y.is_floating_point() else one_hot(y.unique(return_inverse=True)[1])).double().reshape(len(y), -1)
     y = y - y.mean(0)
     if len(x) < 100 or not y.any(): return
@@ -467,7 +477,7 @@ def _dead(run: _Run) -> str | None:
 def _trial(run: _Run, lr: float | None = None, steps: int = 20) -> tuple[float, float]:
     "The mean loss over the batches before and after some steps round them, with `lr` in place of the optimizer's own."
     def level():
-        with torch.random.fork_rng(), torch.no_grad():
+        with _rewound(), torch.no_grad():
             torch.manual_seed(0)
             value = sum(run.loss(i) for i in range(len(run.batches))).item()/len(run.batches)
         return value if math.isfinite(value) else math.inf

@@ -5,6 +5,7 @@ import pickle
 import signal
 import warnings
 from fractions import Fraction
+from functools import partial
 from itertools import product
 
 import pytest
@@ -238,6 +239,22 @@ def test_a_real_interrupt_returns_the_history(capsys):
     assert capsys.readouterr().out == "Ctrl-C in epoch 3: the history has 2 of 5 epochs\n"
     assert all(m.training for m in model.modules()) and torch.is_grad_enabled()
     assert run(1, model=model)[0]["train_loss"] < history[-1]["train_loss"]
+
+
+def test_a_broken_update_is_seen_by_the_validation():
+    calls = []
+    def loss_func(preds, target):
+        calls.append(0)
+        return cross_entropy(preds, target) * (math.nan if len(calls) > 7 else 1)
+    with pytest.raises(FloatingPointError, match="epoch 1, after the last batch: the validation loss is nan. A learning rate"):
+        run(1, valid=DataLoader(data(), 64), loss_func=loss_func)
+
+
+def test_what_is_no_mean_is_refused():
+    each, dl = partial(cross_entropy, reduction="none"), DataLoader(data(), 200)
+    for name, loss_func, metrics in (("loss", each, None), ("own", cross_entropy, {"own": each})):
+        with pytest.raises(ValueError, match=rf"^{name} must be a mean over the batch, a 0-d tensor, but has shape \(200,\)"):
+            evaluate(network(), loss_func, dl, metrics)
 
 
 def test_other_errors_come_through():
