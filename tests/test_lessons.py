@@ -110,23 +110,24 @@ def compare(path: Path, nb: nbformat.NotebookNode, exact: bool) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_runs_alone(path, runs, capsys):
-    "In the seal, within what the lesson declares, and with the outputs that are stored in it: to the last digit on any x86 processor."
-    nb, cost = runs(path, *HOW["test_runs_alone"])
-    if path in LESSONS:
-        seconds, memory = declared(path)
-        took, used = cost["seconds"], (cost["memory"] or 0)/1e6
-        with capsys.disabled(): print(f" {took:.0f} of {seconds} CPU seconds, {used:.0f} of {memory} MB ", end="", flush=True)
-        assert took <= seconds, f"{path.name} took {took:.1f} CPU seconds and declares {seconds}"
-        assert used <= memory, f"{path.name} took {used:.0f} MB and declares {memory}"
-        assert seconds <= MOST_SECONDS.get(path.stem, 60)
+def test_runs_alone(path, runs):
+    "In the seal, with the outputs that are stored in it: to the last digit on any x86 processor."
+    nb, _ = runs(path, *HOW["test_runs_alone"])
     compare(path, nb, run_notebooks.machine() == run_notebooks.MACHINE and path.stem not in run_notebooks.OWN)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_other_seeds(path, runs):
-    "What the lesson asserts hangs neither on the seeds that it sets nor on how the machine rounds."
-    runs(path, *HOW["test_other_seeds"])
+def test_other_seeds(path, runs, capsys):
+    """What the lesson asserts hangs neither on the seeds that it sets nor on how the machine rounds, and it takes what it
+    declares. (The arithmetic in which outputs are stored is slower than a learner's.)"""
+    _, cost = runs(path, *HOW["test_other_seeds"])
+    if path not in LESSONS: return
+    seconds, memory = declared(path)
+    took, used = cost["seconds"], (cost["memory"] or 0)/1e6
+    with capsys.disabled(): print(f" {took:.0f} of {seconds} CPU seconds, {used:.0f} of {memory} MB ", end="", flush=True)
+    assert took <= seconds, f"{path.name} took {took:.1f} CPU seconds and declares {seconds}"
+    assert used <= memory, f"{path.name} took {used:.0f} MB and declares {memory}"
+    assert seconds <= MOST_SECONDS.get(path.stem, 60)
 
 
 @pytest.mark.weekly
