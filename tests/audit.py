@@ -1,17 +1,20 @@
-"""Breaks the exported definitions of lessons on purpose, and counts how many of the breaks the lessons notice.
+"""Breaks the exported definitions of lessons on purpose, and counts how many of the breaks are noticed: by the lesson, or by the tests of its modules.
 
     python tests/audit.py [nbs/02_matmul.ipynb ...] [--name linear]      (`make audit`: all lessons)
 
 A mutant runs in a fork of a process that has run the lesson up to the broken cell, and runs on from there to the first
-failure. Cells marked `#| slow`, and those that need one of them, are left out. All of it happens in copies of the
-project, without a network. Linux only, because it forks.
+failure. Cells marked `#| slow`, and those that need one of them, are left out. What the lesson lets pass is put into the
+package, and the tests that execute the broken lines are run, the quickest first, to the first failure. All of it
+happens in copies of the project, without a network. Linux only, because it forks.
 """
+import ast
 import argparse
 import contextlib
 import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -22,12 +25,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import coverage
 import matplotlib.pyplot as plt
+import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from course import LESSONS, ROOT, code, directive
+from course import LESSONS, ROOT, code, default_module, directive, read
 from mutants import EQUIVALENT, GOAL, Mutant, complaints, equivalents, mutants, public_names
 
 
@@ -53,19 +58,25 @@ def in_forks(functions: list[Callable[[], object]], folder: Path) -> list:
     return [json.loads(file.read_text()) for file in files]
 
 
+def copy_project(folder: Path, *names: str) -> Path:
+    "A copy of some of the project's folders, away from the network and from the user's own files; this process works there from now on."
+    project, seal = folder/"project", ROOT/"tests"/"no_network"
+    for name in names: shutil.copytree(ROOT/name, project/name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for name in ("home", "tmp"): (project/name).mkdir()
+    home = str(project/"home")
+    os.environ |= {"HOME": home, "XDG_CACHE_HOME": home, "TMPDIR": str(project/"tmp"), "PYTHONPATH": f"{project}{os.pathsep}{seal}",
+                   "TQDM_DISABLE": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    tempfile.tempdir = None  # to be found again
+    sys.path.insert(0, str(project))
+    exec((seal/"sitecustomize.py").read_text(), {})
+    os.chdir(project/names[0])
+    return project
+
+
 class Lesson:
     "The code cells of a lesson, run in this process and in forks of it, in a copy of the project in `folder`."
     def __init__(self, path: Path, folder: Path, seconds: list[float | None] | None = None):
-        self.cells, self.project, self.backup, self.seconds = code(path), folder/"project", folder/"backup", seconds
-        for name in ("fdl", "nbs", "data"): shutil.copytree(ROOT/name, self.project/name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-        for name in ("home", "tmp"): (self.project/name).mkdir()
-        home, seal = str(self.project/"home"), ROOT/"tests"/"no_network"
-        os.environ |= {"HOME": home, "XDG_CACHE_HOME": home, "TMPDIR": str(self.project/"tmp"), "PYTHONPATH": f"{self.project}{os.pathsep}{seal}",
-                       "TQDM_DISABLE": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1"}
-        tempfile.tempdir = None  # to be found again
-        sys.path.insert(0, str(self.project))
-        exec((seal/"sitecustomize.py").read_text(), {})
-        os.chdir(self.project/"nbs")
+        self.cells, self.project, self.backup, self.seconds = code(path), copy_project(folder, "nbs", "fdl", "data"), folder/"backup", seconds
         self.shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
         self.shell.showtraceback = lambda *args, **kwargs: None
 
@@ -127,17 +138,118 @@ class Lesson:
         return survived
 
 
-def run(path: Path, wanted: list[Mutant], jobs: int) -> list[bool]:
-    "For each of the mutants of a lesson, whether it survives; `jobs` processes share them."
+class Watch:
+    "A pytest plugin: how long each test took, the first that failed, and, if there is a `coverage`, which test executes which lines."
+    def __init__(self, cover: coverage.Coverage | None = None): self.cover, self.seconds, self.failed = cover, Counter(), ""
+
+    def pytest_runtest_setup(self, item):
+        if self.cover: self.cover.switch_context(item.nodeid)
+
+    def pytest_runtest_logreport(self, report):
+        self.seconds[report.nodeid] += report.duration
+        if report.failed and not self.failed: self.failed = report.nodeid
+
+    def pytest_collectreport(self, report):
+        if report.failed and not self.failed: self.failed = report.nodeid
+
+
+class Suite:
+    "The tests of the modules that a lesson adds to, run in forks of this process on broken copies of the package in `folder`."
+    def __init__(self, path: Path, folder: Path, watched: dict | None = None):
+        self.project, self.watched = copy_project(folder, "tests", "fdl", "nbs", "data", "scripts"), watched
+        for file in ROOT.glob("[!.]*.*"): shutil.copy(file, self.project)
+        cells = [c for c in read(path).cells if c.cell_type == "code" and directive(c.source, "export") is not None]
+        self.places = {n: (directive(source, "export") or default_module(path)) for n, source in enumerate(code(path)) if directive(source, "export") is not None}
+        self.ids = dict(zip(self.places, (c.id for c in cells)))
+        self.files = [str(file) for module in sorted(set(self.places.values())) if (file := self.test_file(module)).exists()]
+
+    def test_file(self, module: str) -> Path: return self.project/"tests"/"fdl"/f"test_{module.removesuffix('.__init__').replace('.', '_')}.py"
+
+    def module(self, mutant: Mutant) -> Path: return self.project/"fdl"/f"{self.places[mutant.cell].replace('.', '/')}.py"
+
+    def pytest(self, watch: Watch, *args: str) -> None:
+        with open(os.devnull, "w") as nowhere: os.dup2(nowhere.fileno(), 1), os.dup2(nowhere.fileno(), 2)
+        os.chdir(self.project)
+        pytest.main(["-q", "-p", "no:cacheprovider", "--hypothesis-profile=audit", *args], plugins=[watch])
+
+    def watch(self) -> dict:
+        "The seconds that each test takes, and for each file of the package the tests that execute its lines."
+        cover = coverage.Coverage(data_file=None, include=[f"{self.project}/fdl/*"])
+        watch = Watch(cover)
+        if not self.files: return {"seconds": {}, "lines": {}}
+        cover.start()
+        self.pytest(watch, *self.files)
+        cover.stop()
+        if watch.failed: raise RuntimeError(f"{watch.failed} fails unbroken")
+        data = cover.get_data()
+        return {"seconds": watch.seconds, "lines": {Path(file).relative_to(self.project).as_posix(): data.contexts_by_lineno(file) for file in data.measured_files()}}
+
+    def tests(self, mutant: Mutant) -> list[str]:
+        "The tests that execute what is broken, the quickest first."
+        file, (start, end) = self.module(mutant), self.lines(mutant)
+        lines = self.watched["lines"].get(file.relative_to(self.project).as_posix(), {})
+        found = {test for line in range(start, end + 1) for test in lines.get(str(line), []) if test}
+        return sorted(found, key=self.watched["seconds"].get)
+
+    def chunk(self, mutant: Mutant) -> tuple[str, int, int]:
+        "The text of the mutant's module, and where in it the broken cell begins and ends."
+        text = self.module(mutant).read_text(encoding="utf-8")
+        start = text.index("\n", re.search(rf"^# %% \S+ #{self.ids[mutant.cell]}$", text, re.M).start()) + 1
+        end = text.find("\n# %% ", start)
+        return text, start, end if end > 0 else len(text)
+
+    def lines(self, mutant: Mutant) -> tuple[int, int]:
+        "The first and the last line of the smallest function or class in the module that holds what is broken."
+        text, start, end = self.chunk(mutant)
+        body, other = ast.parse(text[start:end]).body, ast.parse(mutant.source).body
+        while True:
+            pairs = [(a, b) for a, b in zip(body, other) if ast.dump(a) != ast.dump(b)]
+            place = pairs[0][0] if pairs else body[0]
+            if not isinstance(place, ast.ClassDef) or not pairs or not isinstance(pairs[0][1], ast.ClassDef): break
+            inner = [(a, b) for a, b in zip(place.body, pairs[0][1].body) if ast.dump(a) != ast.dump(b)]
+            if len(place.body) != len(pairs[0][1].body) or not inner or not isinstance(inner[0][0], (ast.FunctionDef, ast.ClassDef)): break
+            body, other = place.body, pairs[0][1].body
+        before = text[:start].count("\n")
+        return before + place.lineno, before + place.end_lineno
+
+    def killer(self, mutant: Mutant, note: Path) -> str:
+        "The first test that notices the mutant; empty if none does."
+        if not self.files or not (tests := self.tests(mutant)): return ""
+        text, start, end = self.chunk(mutant)
+        def run():
+            os.setpgid(0, 0)
+            signal.alarm(int(30 + 5*sum(self.watched["seconds"][test] for test in tests)))
+            watch = Watch()
+            try: self.pytest(watch, "-x", *tests)
+            finally: note.write_text(watch.failed)
+            return True
+        note.write_text(f"{tests[0]} or a later one, by running far too long")
+        self.module(mutant).write_text(text[:start] + mutant.source + text[end:], encoding="utf-8")
+        pid = fork(run)
+        try: finished(pid)
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError): os.killpg(pid, signal.SIGKILL)
+            self.module(mutant).write_text(text, encoding="utf-8")
+        return note.read_text()
+
+    def killers(self, wanted: list[Mutant]) -> list[str]: return [self.killer(mutant, self.project.parent/"note") for mutant in wanted]
+
+
+def run(path: Path, wanted: list[Mutant], jobs: int) -> list[str | None]:
+    "For each of the mutants of a lesson who notices it: \"\" for the lesson, else the name of a test; None if it survives. `jobs` processes share them."
     torch.set_num_threads(1)  # a fork does not inherit threads
     plt.switch_backend("Agg")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        seconds, = in_forks([lambda: Lesson(path, folder/"times").times()], folder)
-        shares = [lambda i=i: Lesson(path, folder/str(i), seconds).outcomes(wanted[i::jobs]) for i in range(jobs)]
-        survived = [False]*len(wanted)
-        for i, part in enumerate(in_forks(shares, folder)): survived[i::jobs] = part
-        return survived
+        def shared(title, function, wanted):
+            found = [None]*len(wanted)
+            for i, part in enumerate(in_forks([lambda i=i: function(folder/f"{title}{i}", wanted[i::jobs]) for i in range(jobs)], folder)): found[i::jobs] = part
+            return found
+        seconds, watched = in_forks([lambda: Lesson(path, folder/"times").times(), lambda: Suite(path, folder/"watch").watch()], folder)
+        survived = shared("lesson", lambda folder, part: Lesson(path, folder, seconds).outcomes(part), wanted)
+        rest = [m for m, alive in zip(wanted, survived) if alive]
+        killers = iter(shared("suite", lambda folder, part: Suite(path, folder, watched).killers(part), rest))
+        return [(next(killers) or None) if alive else "" for alive in survived]
 
 
 def sampled(path: Path, n: int) -> list[Mutant]:
@@ -147,27 +259,37 @@ def sampled(path: Path, n: int) -> list[Mutant]:
 
 
 def audit(path: Path, wanted: list[Mutant], jobs: int) -> tuple[dict[str, Counter], list[str], list[str]]:
-    "For each name how many of the mutants had which outcome; the survivors, as they would stand in the list of equivalents; and what in it is wrong."
-    counts, survivors, faults, known = {}, [], [], equivalents(path.stem)
-    for mutant, survived in zip(wanted, run(path, wanted, jobs)):
-        counts.setdefault(mutant.name, Counter())["killed" if not survived else "equivalent" if mutant.key in known else "survived"] += 1
-        if survived and mutant.key not in known: survivors.append(f"### {path.stem} {mutant.name}\n{mutant.kind}\n```diff\n{mutant.difference}\n```")
-        if not survived and mutant.key in known: faults.append(f"{path.stem}: {EQUIVALENT.name} lists a mutant of {mutant.name} that is killed:\n{mutant.difference}")
-    return counts, survivors, faults
+    "For each name how many of the mutants had which outcome; what to show of those that the lesson lets pass; and what is wrong."
+    counts, shown, faults, known = {}, [], [], equivalents(path.stem)
+    for mutant, by in zip(wanted, run(path, wanted, jobs)):
+        outcome = "lesson" if by == "" else "tests" if by else "equivalent" if mutant.key in known else "survived"
+        counts.setdefault(mutant.name, Counter())[outcome] += 1
+        if outcome == "survived": shown.append(f"### {path.stem} {mutant.name}\n{mutant.kind}\n```diff\n{mutant.difference}\n```")
+        if outcome == "tests": shown.append(f"{mutant.name}: {mutant.kind}, noticed by {by} alone\n    " + mutant.difference.replace("\n", "\n    "))
+        if by is not None and mutant.key in known: faults.append(f"{path.stem}: {EQUIVALENT.name} lists a mutant of {mutant.name} that is killed:\n{mutant.difference}")
+    return counts, shown, faults
 
 
 def share(counts: Counter) -> float:
     "The share of killed mutants among those that a check could notice."
-    return counts["killed"]/max(1, counts["killed"] + counts["survived"])
+    killed = counts["lesson"] + counts["tests"]
+    return killed/max(1, killed + counts["survived"])
 
 
 def line(title: str, counts: Counter) -> str:
     "A row of the table."
-    return f"{title:24}{counts['killed']:6} killed{counts['equivalent']:5} equivalent{counts['survived']:5} survived{share(counts):8.1%}"
+    return f"{title:24}{counts['lesson']:6} by the lesson{counts['tests']:5} by tests alone{counts['equivalent']:5} equivalent{counts['survived']:5} survived{share(counts):8.1%}"
+
+
+def unseen(path: Path, counts: dict[str, Counter]) -> list[str]:
+    "The exported names of which the lesson itself notices no break."
+    own = Counter()
+    for name, found in counts.items(): own[name.split(".")[0]] += found["lesson"]
+    return [f"{path.stem}: the lesson itself notices no break of {name}" for name in public_names(path) if not own[name]]
 
 
 def main() -> int:
-    "Prints the counts for each name, each mutant that survived, a table of the lessons and what is wrong; returns 1 if anything is."
+    "Prints what the lesson lets pass, the counts for each name, a table of the lessons and what is wrong; returns 1 if anything is."
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", type=Path, nargs="*", default=[path for path in LESSONS if public_names(path)])
     parser.add_argument("--name", help="only this definition")
@@ -175,17 +297,18 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     args = parser.parse_args()
     table, faults = [], []
-    for path in args.notebooks:
+    for path in map(Path.resolve, args.notebooks):
         start, wanted = time.perf_counter(), [m for m in mutants(path) if args.name in (None, m.name)]
         if args.sample: wanted = sampled(path, args.sample)
         faults += complaints(path)
-        try: counts, survivors, wrong = audit(path, wanted, args.jobs)
-        except RuntimeError as error: counts, survivors, wrong = {}, [], [str(error)]
+        try: counts, shown, wrong = audit(path, wanted, args.jobs)
+        except RuntimeError as error: counts, shown, wrong = {}, [], [str(error)]
         total = sum(counts.values(), Counter())
-        if not wrong and share(total) < GOAL: wrong.append(f"{path.stem}: {share(total):.1%} killed; {GOAL:.0%} are wanted")
+        if counts and not args.sample and not args.name: wrong += unseen(path, counts)
+        if counts and share(total) < GOAL: wrong.append(f"{path.stem}: {share(total):.1%} killed; {GOAL:.0%} are wanted")
         table.append(line(path.stem, total) + f"{time.perf_counter() - start:7.0f} s")
         faults += wrong
-        print(*[line(name, counts[name]) for name in counts], *survivors, table[-1], sep="\n", flush=True)
+        print(*shown, *[line(name, counts[name]) for name in counts], table[-1], sep="\n", flush=True)
     if len(table) > 1: print("", *table, sep="\n")
     print(*faults, sep="\n")
     return bool(faults)

@@ -118,10 +118,11 @@ def audit(*args) -> subprocess.CompletedProcess:
 def test_a_planted_lesson(planted):
     before = sorted(ROOT.rglob("*")), sorted(planted.parent.iterdir())
     done = audit(planted, "--jobs", 2)
-    assert re.search(r"^double +5 killed +0 equivalent +0 survived  100.0%$", done.stdout, re.M), done.stdout + done.stderr
+    assert re.search(r"^double +5 by the lesson +0 by tests alone +0 equivalent +0 survived  100.0%$", done.stdout, re.M), done.stdout + done.stderr
     survivors = re.findall(r"^### 77_planted next_one\n(.*)\n```diff\n-.*return x \+ 1\n\+    return (.*)\n```$", done.stdout, re.M)
     assert dict.fromkeys(survivors) == dict.fromkeys([("operator", "x - 1"), ("dropped term", "x"), ("dropped term", "1"), ("off by one", "x + 2"), ("off by one", "x + 0"), ("early return", "None")])
     assert done.returncode == 1 and "77_planted: 45.5% killed; 95% are wanted" in done.stdout
+    assert "77_planted: the lesson itself notices no break of next_one" in done.stdout and "no break of double" not in done.stdout
     assert (sorted(ROOT.rglob("*")), sorted(planted.parent.iterdir())) == before, "the audit wrote into the project"
 
 
@@ -158,6 +159,7 @@ def test_a_sample_of_each_lesson_is_killed():
     lessons = [path for path in LESSONS if public_names(path)]
     halves = [subprocess.Popen([sys.executable, AUDIT, "--sample", "12", "--jobs", "1", *map(str, lessons[i::2])], stdout=subprocess.PIPE, text=True) for i in range(2)]
     shown = "".join(half.communicate()[0] for half in halves)
-    rows = dict(re.findall(r"^(\d\d_\w+) +(\d+ killed .* survived).* s$", shown, re.M))
-    killed, survived = (sum(int(re.search(rf"(\d+) {outcome}", row)[1]) for row in rows.values()) for outcome in ("killed", "survived"))
+    rows = dict(re.findall(r"^(\d\d_\w+) +(\d+ by the lesson .* survived).* s$", shown, re.M))
+    noticed, proved, survived = (sum(int(re.search(rf"(\d+) {outcome}", row)[1]) for row in rows.values()) for outcome in ("by the lesson", "by tests alone", "survived"))
+    killed = noticed + proved
     assert killed + survived == 12*len(lessons) and killed/(killed + survived) >= GOAL, shown
