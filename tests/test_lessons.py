@@ -119,13 +119,14 @@ def test_runs_alone(path, runs):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_other_seeds(path, runs, capsys):
     """What the lesson asserts hangs neither on the seeds that it sets nor on how the machine rounds, and it takes what it
-    declares. (The arithmetic in which outputs are stored is slower than a learner's.)"""
+    declares: up to twice that on a machine that is slow or busy. (The arithmetic in which outputs are stored is slower than a
+    learner's, so its seconds do not count.)"""
     _, cost = runs(path, *HOW["test_other_seeds"])
     if path not in LESSONS: return
     seconds, memory = declared(path)
     took, used = cost["seconds"], (cost["memory"] or 0)/1e6
     with capsys.disabled(): print(f" {took:.0f} of {seconds} CPU seconds, {used:.0f} of {memory} MB ", end="", flush=True)
-    assert took <= seconds, f"{path.name} took {took:.1f} CPU seconds and declares {seconds}"
+    assert took <= 2*seconds, f"{path.name} took {took:.1f} CPU seconds and declares {seconds}"
     assert used <= memory, f"{path.name} took {used:.0f} MB and declares {memory}"
     assert seconds <= MOST_SECONDS.get(path.stem, 60)
 
