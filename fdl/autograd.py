@@ -23,9 +23,8 @@ def _history(root):
         todo += new
     return sorted(found, key=lambda t: t.birth)
 
-# %% ../nbs/04_autograd.ipynb #07d2c8ca
-def draw_graph(root: "Tensor", names: dict[str, "Tensor"] | None = None,
-               ax: "Axes | None" = None) -> "Axes":
+# %% ../nbs/04_autograd.ipynb #873c27ab
+def draw_graph(root: "Tensor", names: "dict[str, Tensor]" = {}, ax: "Axes | None" = None) -> "Axes":
     """Draws how `root` was made on the matplotlib axes `ax`, and returns them.
 
     A box shows name, value (of an array, the shape) and gradient, if there is one; an arrow back,
@@ -35,7 +34,7 @@ def draw_graph(root: "Tensor", names: dict[str, "Tensor"] | None = None,
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(7.5, 2.3), layout="constrained")[1]
     column, place, face = {}, {}, ["white", "#D6E6F4"]
-    named = {t: name for name, t in (names or {}).items()}
+    named = {t: name for name, t in names.items()}
     show = lambda a: f"{a:g}" if getattr(a, "shape", ()) == () else f"{tuple(a.shape)}"
     boxes = [t for t in _history(root) if t.parents or t in named]
     for t in boxes: column[t] = 1 + max([column.get(p, -1) for p, _ in t.parents], default=-1)
