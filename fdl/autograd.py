@@ -92,7 +92,7 @@ class _Operators:
         b, out = _raw(other), self.data / _raw(other)
         return _node("/", out, (self, lambda g: g / b), (other, lambda g: -g * out / b))
     def __pow__(self, n: float) -> "Tensor":
-        if not isinstance(n, Real): raise TypeError("b must be a number; or (b * a.log()).exp()")
+        if not isinstance(n, Real): raise TypeError("the exponent must be a number: use exp, log")
         a = self.data
         return _node("**", a**n, (self, lambda g: g * n * a**(n - 1) if n else torch.zeros_like(a)))
     def __matmul__(self, other: "Tensor | torch.Tensor") -> "Tensor":
