@@ -5,7 +5,8 @@ import pytest
 import torch
 from hypothesis import Phase, settings
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent/"scripts")]
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT/"tests"), str(ROOT/"scripts")]  # the root first: tests/fdl is not the package
 settings.register_profile("fdl", derandomize=True, deadline=None)  # the same examples each time: a red run can be repeated
 settings.register_profile("audit", settings.get_profile("fdl"), phases=[Phase.explicit, Phase.generate])  # no time for the smallest example
 settings.load_profile("fdl")

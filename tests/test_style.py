@@ -21,7 +21,7 @@ LINES, MEDIAN = 300, 8
 MORE_LINES = {"01_mnist": 310, "03_backprop": 390, "05_cross_entropy": 380, "06_training_loop": 345, "07_modules": 640,
               "08_optimizers": 615, "09_dataloaders": 635, "11_validation": 405, "13_convolutions": 585, "14_debugging": 960}
 MORE_WORDS, FEWER_WORDS_A_LINE = {"14_debugging": 3715}, {"14_debugging": 3.86}  # two tools: `diagnose` could be a lesson of its own
-MORE_MEDIAN = {"07_modules": 9, "13_convolutions": 9, "08_optimizers": 10, "14_debugging": 12}
+MORE_MEDIAN = {"07_modules": 9, "13_convolutions": 9, "15_training_fast": 9, "08_optimizers": 10, "14_debugging": 12}
 BANNED = r"\b(simply|just|obviously|trivially|of course)\b|!"
 DRAWS = {"plot", "scatter", "bar", "barh", "hist", "semilogx", "semilogy", "loglog", "errorbar", "fill_between", "contour", "contourf", "boxplot", "violinplot"}
 
