@@ -28,8 +28,8 @@ def _shapes(*tensors: Tensor | None) -> str:
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The linear layer `input @ weight.T + bias`.
 
-    Shapes: `input` (..., in_features), `weight` (out_features, in_features), `bias` (out_features,);
-    returns (..., out_features).
+    Shapes: `input` (..., in_features), `weight` (out_features, in_features), `bias`
+    (out_features,); returns (..., out_features).
     Raises `ValueError` when the shapes do not fit.
     """
     if input.shape[-1:] != weight.shape[1:] or bias is not None and bias.shape != weight.shape[:1]:
@@ -55,7 +55,7 @@ def _reduce(losses: Tensor, reduction: str, total: Tensor | int, dtype: torch.dt
     return (losses / total if reduction == "mean" else losses).to(dtype)
 
 def _wide(input: Tensor) -> Tensor:
-    "`input` in floating-point numbers of 32 bits or more: narrow ones overflow in a square or a sum."
+    "`input` in floating-point numbers of 32 bits or more: others overflow in a square or a sum."
     return input.to(torch.promote_types(input.dtype, torch.float32))
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -111,7 +111,7 @@ def _weigh(log_probs: Tensor, weight: Tensor | None, dim: int) -> Tensor:
     return log_probs * weight.view(-1, *[1] * (log_probs.ndim - dim - 1))
 
 def _pick(input: Tensor, target: Tensor, dim: int) -> Tensor:
-    "The entry of `input` along `dim` at each `target`; on the CPU, a target that is no class is named."
+    "The entry of `input` along `dim` at each `target`; on the CPU, one that is no class is named."
     try: return input.gather(dim, target.unsqueeze(dim)).squeeze(dim)
     except RuntimeError:
         c = input.shape[dim]
@@ -164,7 +164,8 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
         raise ValueError(f"label_smoothing must be from 0 to 1, not {label_smoothing}")
     dim = min(input.ndim - 1, 1)
     log_probs = log_softmax(input, dim)
-    if not (isinstance(target, Tensor) and target.is_floating_point() and target.shape == input.shape):
+    soft = isinstance(target, Tensor) and target.is_floating_point() and target.shape == input.shape
+    if not soft:
         return _choose(log_probs, target, dim, weight, ignore_index, reduction, label_smoothing)
     if ignore_index >= 0: raise ValueError(f"ignore_index={ignore_index} needs class indices")
     probs = (1 - label_smoothing) * _wide(target) + label_smoothing / input.shape[dim]
@@ -177,17 +178,18 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
 Size2 = int | tuple[int, int]
 
 def size2(value: Size2, name: str = "size", least: int = 1) -> tuple[int, int]:
-    """`value` for height and for width, two ints; `ValueError` if one is no integer or below `least`."""
+    """`value` for height and width, two ints: `ValueError` if not integers of at least `least`."""
     pair = value if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) == 2 and all(isinstance(v, Integral) and v >= least for v in pair):
         return int(pair[0]), int(pair[1])
     raise ValueError(f"{name} must be an int of at least {least}, or two of them, not {value!r}")
 
 class _Windows(torch.autograd.Function):
-    "The windows of images (..., h, w, c), a view (..., oh, ow, kh, kw, c); `backward` adds them up."
+    "The windows of images (..., h, w, c), as a view (..., oh, ow, kh, kw, c); backward adds them."
     @staticmethod
     def forward(ctx, input, kernel, stride):
-        (*n, h, w, c), (*sn, sh, sw, sc), (kh, kw), (th, tw) = input.shape, input.stride(), kernel, stride
+        (*n, h, w, c), (*sn, sh, sw, sc) = input.shape, input.stride()
+        (kh, kw), (th, tw) = kernel, stride
         oh, ow = (h - kh)//th + 1, (w - kw)//tw + 1
         ctx.args = input.shape, oh, ow, kernel, stride
         return input.as_strided((*n, oh, ow, kh, kw, c), (*sn, th*sh, tw*sw, sh, sw, sc))
@@ -204,7 +206,7 @@ def _windows(input: Tensor, kernel: Size2, stride: Size2, padding: Size2, ceil_m
              fill: float = 0.0) -> Tensor:
     "The windows of `input` (..., c, h, w), padded with `fill`, as (..., oh, ow, kh*kw, c)."
     kernel, stride, sides = size2(kernel, "kernel_size"), size2(stride, "stride"), [0, 0]
-    for i in (1, 0):                                        # the width first: so pads constant_pad_nd
+    for i in (1, 0):                                   # the width first, as constant_pad_nd has it
         size, k, s, p = input.shape[i - 2], kernel[i], stride[i], size2(padding, "padding", 0)[i]
         steps, left = divmod(size + 2*p - k, s)
         if steps < 0 or input.ndim < 3 or fill and 2*p > k:
@@ -289,9 +291,9 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Size2) -> Tensor:
     Raises `ValueError` when a size is below 1.
     """
     x = _wide(input)
-    rows, cols = (_cells(*sizes, x) for sizes in zip(x.shape[-2:], size2(output_size, "output_size")))
-    means = (rows @ x @ cols.T).to(torch.result_type(input, 1.0))
-    return _images(means.movedim(-3, -1), input)
+    oh, ow = size2(output_size, "output_size")
+    means = _cells(x.shape[-2], oh, x) @ x @ _cells(x.shape[-1], ow, x).T
+    return _images(means.movedim(-3, -1).to(torch.result_type(input, 1.0)), input)
 
 
 # Lesson 15
@@ -319,11 +321,9 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     `momentum`; else by the running ones. Shapes: `input` (n, c, ...), all others (c,); returns the
     shape of `input`.
     Raises `ValueError` when there are no statistics to use: no running ones, or one value a channel
-    in training; `TypeError` when `input` does not hold floating-point numbers.
+    in training.
     Source: Ioffe and Szegedy, Batch Normalization (2015), algorithms 1 and 2.
     """
-    if not input.is_floating_point():
-        raise TypeError(f"input must hold floating-point numbers, not {input.dtype}")
     x, mean, var = _wide(input), running_mean, running_var
     n, channel = input[:, :1].numel(), (-1, *[1]*(input.ndim - 2))
     if n < 2 if training else mean is None or var is None:
@@ -336,4 +336,5 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
                 if running is not None: running.lerp_(now.to(running.dtype), momentum)
     scale = (var + eps).rsqrt() if weight is None else weight*(var + eps).rsqrt()
     shift = -mean*scale if bias is None else bias - mean*scale
-    return torch.addcmul(shift.view(channel), x, scale.view(channel)).to(input.dtype)
+    out = torch.addcmul(shift.view(channel), x, scale.view(channel))
+    return out.to(torch.result_type(input, 1.0))

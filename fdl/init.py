@@ -1,4 +1,5 @@
-"""The first numbers in a network, chosen by two short derivations instead of by luck: Xavier's and Kaiming's initializations, with the same weights as torch's, bit for bit."""
+"""The first numbers in a network, chosen by two short derivations instead of by luck: Xavier's and
+Kaiming's initializations, with the same weights as torch's, bit for bit."""
 import math
 from typing import Any
 
@@ -28,7 +29,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
     `param` is the negative slope of "leaky_relu", by default 0.01.
     Raises `ValueError` for an unknown name.
-    Source: He et al., Delving Deep into Rectifiers (2015), 2.2; tanh's and selu's are torch's choice.
+    Source: He et al., Delving Deep into Rectifiers (2015), 2.2; tanh and selu are torch's choice.
     """
     slope = 0.01 if param is None else param
     gains = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5/3, "selu": 3/4, "relu": math.sqrt(2),
@@ -38,7 +39,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
 @torch.no_grad()
 def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
-    """`tensor`, filled in place from a normal distribution of variance 2 `gain`² / (fan_in + fan_out).
+    """`tensor`, filled from a normal distribution of variance 2 `gain`² / (fan_in + fan_out).
 
     Shapes: `tensor` (out, in) or (out, in, *kernel), else `ValueError`; returns the same tensor.
     Source: Glorot and Bengio, Understanding the Difficulty of Training Deep Networks (2010), 4.2.

@@ -1,4 +1,4 @@
-"""A training loop of five lines that you can explain word by word, and honest numbers for what it has learned: accuracy, and a report over a whole set."""
+"""Honest numbers for what a model has learned: accuracy, and a report over a whole set."""
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ class Report(NamedTuple):
 @torch.no_grad()
 def report(model: Callable[[Tensor], Tensor], loss_func: Callable[[Tensor, Tensor], Tensor],
            x: Tensor, y: Tensor, batch_size: int = 1000) -> Report:
-    """Loss and accuracy of `model` over all of `x` and `y`; it sees `x` in batches, without gradients.
+    """Loss and accuracy of `model` over all of `x` and `y`, seen in batches, without gradients.
 
     Shapes: `x` (n, ...) and `y` (n,), where `model(x)` is (n, c) and `loss_func` returns a scalar.
     Raises `ValueError` when `x` and `y` differ in length or are empty.

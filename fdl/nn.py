@@ -32,7 +32,8 @@ def __getattr__(name: str) -> Any:
 @functools.cache
 def _as_torchs(cls: type) -> type:
     "A class like `cls` that is also one of torch's modules; called, it makes a `cls`."
-    names = {"__new__": lambda _, *args, **kwargs: cls(*args, **kwargs), "__module__": cls.__module__}
+    def make(_, *args, **kwargs): return cls(*args, **kwargs)
+    names = {"__new__": make, "__module__": cls.__module__}
     return type(cls.__name__, (cls, torch.nn.Module), names)
 
 _Loaded = namedtuple("_Loaded", ["missing_keys", "unexpected_keys"])
@@ -46,11 +47,12 @@ def _compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> tuple[li
 class Module:
     """Base of every layer and model: its parameters and modules are those among its attributes.
 
-    To a module of torch's, which asks `isinstance(child, torch.nn.Module)`, `__class__` says yes: it
+    A module of torch's asks `isinstance(child, torch.nn.Module)`: `__class__` makes that hold. It then
     registers this one, and calls the methods below by the names and arguments that torch's have.
     """
     training = True
-    _persistent = _forward_hooks = _forward_pre_hooks = _load_state_dict_post_hooks = {}
+    _forward_hooks = _forward_pre_hooks = _load_state_dict_post_hooks = MappingProxyType({})
+    _persistent = MappingProxyType({})                      # the names of buffers: whether saved
     __class__ = property(lambda self: _as_torchs(type(self)))
 
     def __reduce_ex__(self, protocol: int) -> tuple:
@@ -58,7 +60,7 @@ class Module:
         return object.__new__ if make.__name__ == "__newobj__" else make, *rest
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        "What `forward` returns. A hook that returns something replaces the arguments, or the output."
+        "What `forward` returns; what a hook returns, if not None, replaces the arguments or the output."
         for hook in tuple(self._forward_pre_hooks.values()):
             new = hook(self, args)
             if new is not None: args = new if isinstance(new, tuple) else (new,)
@@ -88,11 +90,11 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         old, registered = vars(self).get(name), (Parameter, torch.nn.Module)
-        kind = next((k for k in registered if isinstance(old, k)), name in self._persistent and Tensor)
-        if kind and not isinstance(value, (kind, Parameter, type(None))):
-            raise TypeError(f"{type(self).__name__}.{name} must be a {kind.__name__} or None, "
+        if isinstance(old, Parameter) and not isinstance(value, (Parameter, type(None))):
+            raise TypeError(f"{type(self).__name__}.{name} must be a Parameter or None, "
                             f"not a {type(value).__name__}")
-        if isinstance(value, registered) and not kind: vars(self).pop(name, None)      # to the end
+        if isinstance(value, registered) and not isinstance(old, registered):
+            vars(self).pop(name, None)                      # what is new comes last, as with torch
         super().__setattr__(name, value)
 
     def add_module(self, name: str, module: "Module | torch.nn.Module | None") -> None:
@@ -128,33 +130,25 @@ class Module:
         for name, child in self._modules.items():
             yield from child.named_modules(memo, f"{prefix}.{name}".strip("."), remove_duplicate)
 
-    def _named(self, kind: str, recurse: bool) -> Iterator[tuple[str, Tensor]]:
-        "The tensors in the property `kind` of this module and of all below it, a shared one once."
+    def _named_members(self, members: Callable, prefix: str = "", recurse: bool = True,
+                       remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
+        "The tensors among `members` of this module and of all below it, with dotted names."
         seen = set()
-        for path, module in self.named_modules() if recurse else [("", self)]:
-            for name, t in getattr(module, kind).items():
+        found = self.named_modules(None, prefix, remove_duplicate) if recurse else [(prefix, self)]
+        for path, module in found:
+            for name, t in members(module):
                 if t is not None and t not in seen: yield f"{path}.{name}".strip("."), t
-                seen.add(t)
+                if remove_duplicate: seen.add(t)
 
-    def named_parameters(self, *, recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
+    def named_parameters(self, prefix: str = "", recurse: bool = True,
+                         remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
         "All parameters with their dotted names, a shared one once."
-        return self._named("_parameters", recurse)
-
-    def named_buffers(self, *, recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
-        "All buffers with their dotted names, a shared one once."
-        return self._named("_buffers", recurse)
+        return self._named_members(lambda module: module._parameters.items(), prefix, recurse,
+                                   remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         "All parameters, a shared one once: what an optimizer is given."
         return (p for _, p in self.named_parameters(recurse=recurse))
-
-    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        "All buffers, a shared one once."
-        return (b for _, b in self.named_buffers(recurse=recurse))
-
-    def modules(self) -> Iterator["Module"]:
-        "This module and all below it, a shared one once."
-        return (m for _, m in self.named_modules())
 
     def named_children(self) -> Iterator[tuple[str, "Module"]]:
         "The modules directly below this one with their names; a shared one once."
@@ -169,17 +163,6 @@ class Module:
         "Drops every parameter's gradient, or fills it with zeros."
         for p in self.parameters():
             p.grad = None if set_to_none or p.grad is None else torch.zeros_like(p.grad)
-
-    def requires_grad_(self, requires_grad: bool = True) -> "Module":
-        "This module with all its parameters trainable, or all frozen."
-        for p in self.parameters(): p.requires_grad_(requires_grad)
-        return self
-
-    def apply(self, fn: Callable[["Module"], Any]) -> "Module":
-        "This module, after `fn` was called on all below it, children first, and on itself last."
-        for child in self.children(): child.apply(fn)
-        fn(self)
-        return self
 
     def train(self, mode: bool = True) -> "Module":
         "This module with `training` set, here and in all below it."
@@ -208,37 +191,43 @@ class Module:
         if isinstance(device, torch.dtype): device, dtype = None, device
         if dtype is not None and not dtype.is_floating_point:
             raise TypeError(f"dtype must be a floating-point type, not {dtype}")
-        return self._apply(lambda t: t.to(device, dtype if t.is_floating_point() else None, non_blocking))
+        return self._apply(
+            lambda t: t.to(device, dtype if t.is_floating_point() else None, non_blocking))
 
-    def cpu(self) -> "Module": return self.to("cpu")
-    def cuda(self, device: int | None = None) -> "Module": return self._apply(lambda t: t.cuda(device))
-    def half(self) -> "Module": return self.to(torch.float16)
-    def bfloat16(self) -> "Module": return self.to(torch.bfloat16)
-    def double(self) -> "Module": return self.to(torch.float64)
-    def float(self) -> "Module": return self.to(torch.float32)
+    # What no lesson builds is torch's, written in terms of what stands above.
+    buffers, named_buffers = torch.nn.Module.buffers, torch.nn.Module.named_buffers
+    modules, apply, requires_grad_ = (
+        torch.nn.Module.modules, torch.nn.Module.apply, torch.nn.Module.requires_grad_)
+    cpu, cuda, half = torch.nn.Module.cpu, torch.nn.Module.cuda, torch.nn.Module.half
+    float, double, bfloat16 = (
+        torch.nn.Module.float, torch.nn.Module.double, torch.nn.Module.bfloat16)
 
     def _own_state(self) -> dict[str, Tensor]:
-        return {**self._parameters, **{k: b for k, b in self._buffers.items() if self._persistent[k]}}
+        "The parameters and persistent buffers of this module alone."
+        kept = {name: b for name, b in self._buffers.items() if self._persistent[name]}
+        return {**self._parameters, **kept}
 
     def state_dict(self, *, destination: dict | None = None, prefix: str = "",
                    keep_vars: bool = False) -> dict[str, Tensor]:
-        "Every parameter and persistent buffer by its dotted name: the model's own memory, not a copy."
+        "Every parameter and persistent buffer by its dotted name: the memory itself, not a copy."
         state = {} if destination is None else destination
-        for name, t in self._own_state().items(): state[prefix + name] = t if keep_vars else t.detach()
+        for name, t in self._own_state().items():
+            state[prefix + name] = t if keep_vars else t.detach()
         for name, child in self._modules.items():
             child.state_dict(destination=state, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor],
                         strict: bool = True) -> tuple[list[str], list[str]]:
-        "Copies `state_dict` into this module; raises if a shape, or, if `strict`, a key does not fit."
+        "Copies `state_dict` into this module; raises if a shape or, if `strict`, a key does not fit."
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a mapping, not a {type(state_dict).__name__}")
         own = self.state_dict()
         missing, unexpected, wrong = _compare(own, state_dict)
         if wrong or strict and (missing or unexpected):
-            keys = f"; missing keys {missing}; unexpected keys {unexpected}" if strict else ""
-            raise RuntimeError(f"state_dict does not fit {type(self).__name__}: wrong shapes {wrong}{keys}")
+            keys = f"missing keys {missing}, unexpected keys {unexpected}, " if strict else ""
+            raise RuntimeError(f"state_dict does not fit {type(self).__name__}: {keys}"
+                               f"wrong shapes {wrong}")
         for key in own.keys() & state_dict.keys(): own[key].copy_(state_dict[key])
         return _Loaded(missing, unexpected)
 
@@ -253,9 +242,10 @@ class Module:
             if own[key].shape == given[key].shape: own[key].copy_(given[key])
 
     def extra_repr(self) -> str:
-        "What stands between the brackets when the module is printed: the settings in its attributes."
+        "What stands in brackets when the module is printed: the settings among its attributes."
+        plain = (bool, int, float, str, tuple)
         return ", ".join(f"{name}={value}" for name, value in vars(self).items()
-                         if isinstance(value, (bool, int, float, str, tuple)) and name != "training")
+                         if isinstance(value, plain) and name != "training")
 
     def __repr__(self) -> str:
         children = [f"({name}): {child!r}" for name, child in self._modules.items()]
@@ -263,8 +253,14 @@ class Module:
         lines = "\n".join([self.extra_repr(), *children]).strip()
         return f"{type(self).__name__}(\n{indent(lines, '  ')}\n)"
 
+def _draw(layer: Module) -> None:
+    "Draws weight and bias anew, evenly within 1/sqrt(inputs of one output) of zero."
+    init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
+    bound = 1/math.sqrt(math.prod(layer.weight.shape[1:]) or 1)
+    if layer.bias is not None: init.uniform_(layer.bias, -bound, bound)
+
 class Linear(Module):
-    """The layer `input @ weight.T + bias`, starting from the random weights that torch's would have.
+    """The layer `input @ weight.T + bias`, starting from the random weights of torch's.
 
     Shapes: `input` (..., in_features); returns (..., out_features); `weight` (out_features,
     in_features), `bias` (out_features,).
@@ -276,13 +272,7 @@ class Linear(Module):
         self.bias = Parameter(torch.empty(out_features)) if bias else None
         self.reset_parameters()
 
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        "Draws weight and bias anew, evenly within 1/sqrt(inputs of one output) of zero."
-        init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        fan = math.prod(self.weight.shape[1:])
-        bound = 1/math.sqrt(fan) if fan else 0
-        if self.bias is not None: self.bias.uniform_(-bound, bound)
+    reset_parameters = _draw
 
     def forward(self, input: Tensor) -> Tensor:
         "`input @ weight.T + bias`."
@@ -388,7 +378,7 @@ class CrossEntropyLoss(Module):
 
 # Lesson 14
 
-class Conv2d(Linear):
+class Conv2d(Module):
     """`out_channels` kernels slid over an image, starting from torch's random weights.
 
     Shapes: `input` (n, in_channels, h, w) or without n; returns (n, out_channels, oh, ow), see
@@ -406,6 +396,8 @@ class Conv2d(Linear):
         self.weight = Parameter(torch.empty(out_channels, in_channels//groups, *self.kernel_size))
         self.bias = Parameter(torch.empty(out_channels)) if bias else None
         self.reset_parameters()
+
+    reset_parameters = _draw
 
     def forward(self, input: Tensor) -> Tensor:
         "The feature maps of `input`."
@@ -464,17 +456,19 @@ class BatchNorm2d(Module):
     """
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1):
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.weight, self.bias = Parameter(torch.ones(num_features)), Parameter(torch.zeros(num_features))
+        self.weight = Parameter(torch.ones(num_features))
+        self.bias = Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def forward(self, input: Tensor) -> Tensor:
-        "`input`, normalized: by the batch in training mode, by the running statistics in eval mode."
+        "`input`, normalized by the batch in training mode, else by the running statistics."
         if input.ndim != 4 or input.shape[1] != self.num_features:
-            raise ValueError(f"input must be (n, {self.num_features}, height, width), but has shape {tuple(input.shape)}")
-        if self.training: self.num_batches_tracked += 1
+            raise ValueError(f"input must be (n, {self.num_features}, height, width), "
+                             f"but has shape {tuple(input.shape)}")
+        if self.training: self.num_batches_tracked.add_(1)
         share = self.momentum
         if share is None: share = 1/self.num_batches_tracked.to(self.running_mean.dtype)
-        return functional.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias,
-                                     self.training, share, self.eps)
+        return functional.batch_norm(input, self.running_mean, self.running_var, self.weight,
+                                     self.bias, self.training, share, self.eps)
