@@ -40,7 +40,7 @@ def to_device(x: Any, device: torch.device | str | None = None) -> Any:
     if callable(getattr(x, "to", None)): return x.to(device)
     if isinstance(x, dict):
         moved = copy.copy(x)
-        moved.update({key: to_device(value, device) for key, value in x.items()})
+        for key, value in x.items(): moved[key] = to_device(value, device)
         return moved
     if not isinstance(x, (list, tuple)): return x
     moved = [to_device(value, device) for value in x]

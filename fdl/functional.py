@@ -93,7 +93,7 @@ def log_softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None) -> Te
     """
     return torch.log_softmax(input, dim, dtype)
 
-def logsumexp(input: Tensor, dim: int, keepdim: bool = False) -> Tensor:
+def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
     """The logarithm of the sum of the exponentials of `input` along `dim`, without overflow.
 
     Shapes: `input` any; returns it without dimension `dim`, or with size 1 there if `keepdim`.

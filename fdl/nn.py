@@ -4,6 +4,7 @@ import functools
 import math
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
 from textwrap import indent
 from types import MappingProxyType
 from typing import Any
@@ -245,7 +246,7 @@ class Module:
         "What stands in brackets when the module is printed: the settings among its attributes."
         plain = (bool, int, float, str, tuple)
         return ", ".join(f"{name}={value}" for name, value in vars(self).items()
-                         if isinstance(value, plain) and name != "training")
+                         if isinstance(value, plain) and value is not False and name != "training")
 
     def __repr__(self) -> str:
         children = [f"({name}): {child!r}" for name, child in self._modules.items()]
@@ -256,7 +257,8 @@ class Module:
 def _draw(layer: Module) -> None:
     "Draws weight and bias anew, evenly within 1/sqrt(inputs of one output) of zero."
     init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
-    bound = 1/math.sqrt(math.prod(layer.weight.shape[1:]) or 1)
+    fan_in = math.prod(layer.weight.shape[1:])
+    bound = 1/math.sqrt(fan_in) if fan_in else 0
     if layer.bias is not None: init.uniform_(layer.bias, -bound, bound)
 
 class Linear(Module):
@@ -296,7 +298,8 @@ class ModuleList(Module):
 
     def append(self, module: Module) -> "ModuleList":
         "This list with `module` at its end."
-        self.add_module(str(len(self)), module)
+        free = (str(i) for i in count(len(self)) if str(i) not in self._modules)
+        self.add_module(next(free), module)
         return self
 
     def extend(self, modules: Iterable[Module]) -> "ModuleList":

@@ -3,7 +3,7 @@ import ast
 import random
 import subprocess
 import sys
-from collections import OrderedDict, defaultdict, namedtuple
+from collections import Counter, OrderedDict, defaultdict, namedtuple
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,10 +135,19 @@ def test_containers_of_torch():
     assert to_device(torch.Size([2, 3]), "meta") == torch.Size([2, 3])
 
 
-def test_dict_subclasses_become_dicts():
-    for x in [OrderedDict(a=torch.ones(1)), defaultdict(list, a=torch.ones(1))]:
+def test_types_of_dict_stay():
+    for x in [OrderedDict(a=torch.ones(1)), defaultdict(list, a=torch.ones(1)), Counter(a=torch.ones(1))]:
         moved = to_device(x, "meta")
-        assert type(moved) is dict and moved["a"].is_meta and not x["a"].is_meta
+        assert type(moved) is type(x) and moved["a"].is_meta and not x["a"].is_meta
+    assert moved.__class__ is Counter and to_device(defaultdict(list), "meta").default_factory is list
+
+
+def test_what_knows_how_to_move_moves_itself():
+    packed = to_device([torch.nn.utils.rnn.pack_sequence([torch.ones(3, 2), torch.ones(1, 2)])], "meta")[0]
+    assert packed.data.is_meta and packed.batch_sizes.device.type == "cpu"           # where torch wants them
+    Edge = namedtuple("Edge", "source to")
+    assert to_device(Edge(torch.ones(1), torch.ones(1)), "meta").to.is_meta         # a field of that name is no method
+    assert to_device(torch.nn.Linear(2, 2), "meta").weight.is_meta
 
 
 def test_gradients_flow_through():
@@ -194,16 +203,14 @@ def test_the_seeds_are_those_of_the_libraries():
     assert set_seed(11) is None and torch.initial_seed() == 11
 
 
-@pytest.mark.parametrize("seed", [0.0, 1.5, "1", None, True, False, [1], np.float32(1), np.array([1]), torch.tensor(1)])
+@pytest.mark.parametrize("seed", [0.0, 1.5, "1", None, [1], np.float32(1), torch.tensor(1.)])
 def test_not_an_integer(seed):
-    with pytest.raises(TypeError) as error: set_seed(seed)
-    assert str(error.value) == f"seed must be an integer, not {seed!r}"
+    with pytest.raises(TypeError, match="integer"): set_seed(seed)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 2**64, -2**63, np.int64(-3)])
 def test_out_of_range(seed):
-    with pytest.raises(ValueError) as error: set_seed(seed)
-    assert str(error.value) == f"seed must be at least 0 and below 2**32, not {seed}"
+    with pytest.raises(ValueError, match=r"between 0 and 2\*\*32"): set_seed(seed)
 
 
 def test_a_refused_seed_changes_nothing():
