@@ -52,8 +52,8 @@ class Module:
     registers this one, and calls the methods below by the names and arguments that torch's have.
     """
     training = True
-    _forward_hooks = _forward_pre_hooks = _load_state_dict_post_hooks = MappingProxyType({})
-    _persistent = MappingProxyType({})                      # the names of buffers: whether saved
+    _forward_hooks = _forward_pre_hooks = _load_state_dict_post_hooks = {}
+    _persistent = {}                      # the names of buffers: whether saved
     __class__ = property(lambda self: _as_torchs(type(self)))
 
     def __reduce_ex__(self, protocol: int) -> tuple:
@@ -62,32 +62,35 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         "What `forward` returns; what a hook returns, if not None, replaces the arguments or the output."
-        for hook in tuple(self._forward_pre_hooks.values()):
-            new = hook(self, args)
-            if new is not None: args = new if isinstance(new, tuple) else (new,)
+        for hook, with_kwargs in tuple(self._forward_pre_hooks.values()):
+            new = hook(self, args, kwargs) if with_kwargs else hook(self, args)
+            if new is not None and with_kwargs: args, kwargs = new
+            elif new is not None: args = new if isinstance(new, tuple) else (new,)
         output = self.forward(*args, **kwargs)
-        for hook in tuple(self._forward_hooks.values()):
-            new = hook(self, args, output)
+        for hook, with_kwargs in tuple(self._forward_hooks.values()):
+            new = hook(self, args, kwargs, output) if with_kwargs else hook(self, args, output)
             if new is not None: output = new
         return output
+
+    _call_impl = __call__                                   # for torch.compile
 
     def forward(self, *input: Any) -> Any:
         "The computation; every module writes its own."
         raise NotImplementedError(f"{type(self).__name__} has no forward method: define one")
 
-    def _hook(self, kind: str, hook: Callable) -> RemovableHandle:
+    def _hook(self, kind: str, *hook_and_mode: Any) -> RemovableHandle:
         hooks = vars(self).setdefault(kind, OrderedDict())
         handle = RemovableHandle(hooks)
-        hooks[handle.id] = hook
+        hooks[handle.id] = hook_and_mode
         return handle
 
-    def register_forward_hook(self, hook: Callable) -> RemovableHandle:
-        "From now on `hook(module, args, output)` is called after `forward`, until `remove()`."
-        return self._hook("_forward_hooks", hook)
+    def register_forward_hook(self, hook: Callable, *, with_kwargs: bool = False) -> RemovableHandle:
+        "Calls `hook(module, args, output)`, or `(module, args, kwargs, output)`, after each `forward`."
+        return self._hook("_forward_hooks", hook, with_kwargs)
 
-    def register_forward_pre_hook(self, hook: Callable) -> RemovableHandle:
-        "From now on `hook(module, args)` is called before `forward`, until `remove()`."
-        return self._hook("_forward_pre_hooks", hook)
+    def register_forward_pre_hook(self, hook: Callable, *, with_kwargs: bool = False) -> RemovableHandle:
+        "Calls `hook(module, args)`, or `(module, args, kwargs)`, before each `forward`."
+        return self._hook("_forward_pre_hooks", hook, with_kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
         old, registered = vars(self).get(name), (Parameter, torch.nn.Module)
