@@ -29,7 +29,7 @@ def default_device() -> torch.device:
     return _find_device(os.environ.get("FDL_DEVICE"), "FDL_DEVICE")
 
 def to_device(x: Any, device: torch.device | str | None = None) -> Any:
-    """`x` with every tensor in it on `device`, by default `default_device()`; copied only if need be.
+    """`x` with every tensor in it on `device`, by default `default_device()`, copied if need be.
 
     Shapes: `x` is a tensor, something else with a method `to`, or a dict, list, tuple or namedtuple
     of such, nested as deep as you like; shapes and types stay. Anything else is returned as it is.

@@ -126,7 +126,7 @@ def _choose(log_probs: Tensor, target: Tensor, dim: int, weight: Tensor | None, 
     if kind not in (torch.int64, torch.uint8) or not dtype.is_floating_point:
         raise TypeError("target must hold class indices (torch.int64) and input floating-point "
                         f"numbers, not {kind} and {dtype}")
-    if target.shape != log_probs.select(dim, 0).shape:
+    if target.shape != log_probs.shape[:dim] + log_probs.shape[dim + 1:]:
         raise ValueError("target must have the shape of input without its classes, "
                          f"but input and target are {_shapes(log_probs, target)}")
     target = target.long()

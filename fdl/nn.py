@@ -48,8 +48,8 @@ def _compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> tuple[li
 class Module:
     """Base of every layer and model: its parameters and modules are those among its attributes.
 
-    A module of torch's asks `isinstance(child, torch.nn.Module)`: `__class__` makes that hold. It then
-    registers this one, and calls the methods below by the names and arguments that torch's have.
+    Torch's modules ask `isinstance(child, torch.nn.Module)`: `__class__` makes that hold. They then
+    register this one, and call the methods below by the names and arguments that torch's have.
     """
     training = True
     _forward_hooks = _forward_pre_hooks = _load_state_dict_post_hooks = {}
@@ -61,7 +61,7 @@ class Module:
         return object.__new__ if make.__name__ == "__newobj__" else make, *rest
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        "What `forward` returns; what a hook returns, if not None, replaces the arguments or the output."
+        "What `forward` returns; what a hook returns, if anything, replaces the arguments or output."
         for hook, with_kwargs in tuple(self._forward_pre_hooks.values()):
             new = hook(self, args, kwargs) if with_kwargs else hook(self, args)
             if new is not None and with_kwargs: args, kwargs = new
@@ -84,12 +84,14 @@ class Module:
         hooks[handle.id] = hook_and_mode
         return handle
 
-    def register_forward_hook(self, hook: Callable, *, with_kwargs: bool = False) -> RemovableHandle:
-        "Calls `hook(module, args, output)`, or `(module, args, kwargs, output)`, after each `forward`."
+    def register_forward_hook(self, hook: Callable, *,
+                              with_kwargs: bool = False) -> RemovableHandle:
+        "Calls `hook(module, args, output)`, or with kwargs after args, after each `forward`."
         return self._hook("_forward_hooks", hook, with_kwargs)
 
-    def register_forward_pre_hook(self, hook: Callable, *, with_kwargs: bool = False) -> RemovableHandle:
-        "Calls `hook(module, args)`, or `(module, args, kwargs)`, before each `forward`."
+    def register_forward_pre_hook(self, hook: Callable, *,
+                                  with_kwargs: bool = False) -> RemovableHandle:
+        "Calls `hook(module, args)`, or with kwargs after args, before each `forward`."
         return self._hook("_forward_pre_hooks", hook, with_kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -223,7 +225,7 @@ class Module:
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor],
                         strict: bool = True) -> tuple[list[str], list[str]]:
-        "Copies `state_dict` into this module; raises if a shape or, if `strict`, a key does not fit."
+        "Copies `state_dict` into this module; raises if a shape, or with `strict` a key, is wrong."
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a mapping, not a {type(state_dict).__name__}")
         own = self.state_dict()
