@@ -36,6 +36,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise ValueError("input must be (..., in_features), weight (out_features, in_features) and "
                          f"bias (out_features,), not {_shapes(input, weight, bias)}")
     if bias is None: return input @ weight.T
+    if input.ndim == 2: return torch.addmm(bias, input, weight.T)
     rows = input.reshape(input.shape[:-1].numel(), input.shape[-1])
     return torch.addmm(bias, rows, weight.T).view(input.shape[:-1] + bias.shape)
 
@@ -155,7 +156,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
                   label_smoothing: float = 0.0) -> Tensor:
     """Minus the log-probability of the right class, from scores.
 
-    Shapes and errors: those of `nll_loss`, but `input` holds scores, and `target` may also hold
+    Shapes: and errors as for `nll_loss`, but `input` holds scores, and `target` may also hold
     probabilities, in the shape of `input`; "mean" then divides by their number, also with weights.
     `label_smoothing` in [0, 1] moves that share of each target to all c classes alike.
     Source: Bishop (2006), 4.3.4; Szegedy and others, Rethinking Inception (2016), section 7.
@@ -242,12 +243,14 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Si
     if weight.ndim != 4 or len(weight) % groups or input.shape[-3:-2] != (weight.shape[1]*groups,):
         raise ValueError("input must be (n, in_channels, height, width) and weight (out_channels, "
                          f"in_channels/{groups}, kh, kw), not {_shapes(input, weight)}")
-    windows = _windows(input, tuple(weight.shape[2:]), stride, padding)
-    kernels = weight.permute(0, 2, 3, 1).flatten(1)
-    biases = [None]*groups if bias is None else bias.chunk(groups)
-    maps = [linear(part.flatten(-2), *own) for part, *own in
-            zip(windows.chunk(groups, -1), kernels.chunk(groups), biases)]
-    return _images(torch.cat(maps, -1) if groups > 1 else maps[0], input, weight)
+    if groups > 1:
+        biases = [None]*groups if bias is None else bias.chunk(groups)
+        parts = zip(input.chunk(groups, -3), weight.chunk(groups), biases)
+        maps = torch.cat([conv2d(*part, stride, padding) for part in parts], -3).movedim(-3, -1)
+    else:
+        rows = _windows(input, tuple(weight.shape[2:]), stride, padding).flatten(-2)
+        maps = linear(rows, weight.permute(0, 2, 3, 1).flatten(1), bias)
+    return _images(maps, input, weight)
 
 def avg_pool2d(input: Tensor, kernel_size: Size2, stride: Size2 | None = None, padding: Size2 = 0,
                ceil_mode: bool = False) -> Tensor:
@@ -271,7 +274,7 @@ def max_pool2d(input: Tensor, kernel_size: Size2, stride: Size2 | None = None, p
                *, ceil_mode: bool = False) -> Tensor:
     """The largest value of each window of `input`, channel by channel; padding never wins.
 
-    Shapes and errors: those of `avg_pool2d`; `padding` is at most half of `kernel_size`.
+    Shapes: and errors as for `avg_pool2d`; `padding` is at most half of `kernel_size`.
     Source: Goodfellow, Bengio and Courville, Deep Learning (2016), 9.3.
     """
     stride = kernel_size if stride is None else stride

@@ -48,7 +48,7 @@ def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
 
 @torch.no_grad()
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
-    """As `xavier_normal_`, from the uniform distribution of the same variance."""
+    """As `xavier_normal_`, from the uniform distribution of that variance. Shapes: the same."""
     bound = math.sqrt(3)*(gain*math.sqrt(2/sum(_fans(tensor))))
     return tensor.uniform_(-bound, bound)
 
@@ -73,6 +73,6 @@ def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in",
 @torch.no_grad()
 def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in",
                      nonlinearity: str = "leaky_relu") -> Tensor:
-    """As `kaiming_normal_`, from the uniform distribution of the same variance."""
+    """As `kaiming_normal_`, from the uniform distribution of that variance. Shapes: the same."""
     bound = math.sqrt(3)*_kaiming_std(tensor, a, mode, nonlinearity)
     return tensor.uniform_(-bound, bound)

@@ -50,6 +50,7 @@ class Module:
 
     Torch's modules ask `isinstance(child, torch.nn.Module)`: `__class__` makes that hold. They then
     register this one, and call the methods below by the names and arguments that torch's have.
+    Shapes: whatever `forward` takes and returns.
     """
     training = True
     _forward_hooks = _forward_pre_hooks = _load_state_dict_post_hooks = {}
@@ -360,7 +361,7 @@ class Flatten(Module):
         return input.flatten(self.start_dim, self.end_dim)
 
 class MSELoss(Module):
-    """The mean squared error, with its setting. Shapes and errors: those of `mse_loss`."""
+    """The mean squared error, with its setting. Shapes: those of `mse_loss`."""
     def __init__(self, reduction: str = "mean"): self.reduction = reduction
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -370,7 +371,7 @@ class MSELoss(Module):
 class CrossEntropyLoss(Module):
     """The cross-entropy of scores, with its settings; `weight` is a buffer.
 
-    Shapes: and errors those of `cross_entropy`.
+    Shapes: those of `cross_entropy`.
     """
     def __init__(self, weight: Tensor | None = None, *, ignore_index: int = -100,
                  reduction: str = "mean", label_smoothing: float = 0.0):
@@ -413,7 +414,7 @@ class Conv2d(Module):
                                  groups=self.groups)
 
 class AvgPool2d(Module):
-    """The mean of each window. Shapes and errors: those of `avg_pool2d`."""
+    """The mean of each window. Shapes: those of `avg_pool2d`."""
     def __init__(self, kernel_size: Size2, stride: Size2 | None = None, padding: Size2 = 0,
                  *, ceil_mode: bool = False):
         self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
@@ -425,7 +426,7 @@ class AvgPool2d(Module):
                                      ceil_mode=self.ceil_mode)
 
 class MaxPool2d(AvgPool2d):
-    """The largest value of each window. Shapes and errors: those of `max_pool2d`."""
+    """The largest value of each window. Shapes: those of `max_pool2d`."""
     def forward(self, input: Tensor) -> Tensor:
         "The largest value of each window of `input`."
         return functional.max_pool2d(input, self.kernel_size, self.stride, self.padding,
