@@ -1,4 +1,4 @@
-"""A data loader of your own: the same batches as PyTorch's for the same seed, from tensors, files or streams."""
+"""A data loader of your own: for the same seed the same batches as PyTorch's."""
 import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastcore.basics import store_attr
 from torch import Generator, Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import IterableDataset
@@ -16,7 +17,8 @@ from torch.utils.data import IterableDataset
 from fdl.workers import iterate
 
 __all__ = ["Dataset", "IterableDataset", "SequentialSampler", "RandomSampler", "BatchSampler",
-           "default_collate", "pad_collate", "TensorDataset", "Subset", "random_split", "DataLoader"]
+           "default_collate", "pad_collate", "TensorDataset", "Subset", "random_split",
+           "DataLoader"]
 
 
 class Dataset:
@@ -171,24 +173,15 @@ def _read(dataset: Any, collate_fn: Callable[[list], Any], indices: Sequence) ->
     if collate_fn is default_collate and (found := _rows(dataset, indices)): return _take(*found)
     return collate_fn([dataset[i] for i in indices])
 
-def _read_one(dataset: Any, collate_fn: Callable, index: Any) -> Any: return collate_fn(dataset[index])
-
-def _same(item: Any) -> Any: return item
-
-class _Items:
-    "What a stream gives are items already: each is its own index."
-    __getitem__ = staticmethod(_same)
-
 class DataLoader:
     """Iterates over `dataset` in batches: names, order, defaults and draws are torch's.
 
-    A batch is `collate_fn` (or `default_collate`) of a list of items; with `batch_size=None` items
-    come one by one. A stream (`IterableDataset`) is read in the main process. `pin_memory` is there
-    for torch's programs, and changes nothing; nothing is moved to a device. An error in a worker
-    comes with its traceback, as its own type where that can be made of a text.
-    Raises `ValueError` for options that exclude one another, `RuntimeError` when a worker dies.
+    A batch is `collate_fn` (or `default_collate`) of a list of items. A stream (`IterableDataset`)
+    is read in the main process. `pin_memory` is there for torch's programs, and changes nothing;
+    nothing is moved to a device. Raises `ValueError` for options that exclude one another, and
+    `RuntimeError` for an error in a worker, with its traceback, or for one that dies.
     """
-    def __init__(self, dataset: Any, batch_size: int | None = 1, shuffle: bool | None = None,
+    def __init__(self, dataset: Any, batch_size: int = 1, shuffle: bool | None = None,
                  sampler: Iterable | None = None, batch_sampler: Iterable[Sequence] | None = None,
                  num_workers: int = 0, collate_fn: Callable[[list], Any] | None = None,
                  pin_memory: bool = False, drop_last: bool = False, *,
@@ -196,43 +189,35 @@ class DataLoader:
                  multiprocessing_context: Any = None, generator: Generator | None = None,
                  persistent_workers: bool = False) -> None:
         stream, ordered = isinstance(dataset, IterableDataset), sampler is not None
-        if not stream and not (hasattr(dataset, "__getitem__") and (
-                hasattr(dataset, "__len__") or ordered or batch_sampler is not None)):
-            raise TypeError(f"{type(dataset).__name__} needs __getitem__(index) and __len__(), or "
-                            "to be an IterableDataset")
-        if shuffle and (ordered or stream) or stream and (ordered or batch_sampler is not None):
-            raise ValueError("shuffle and sampler exclude one another, and a stream has neither")
         if batch_sampler is not None and (batch_size != 1 or shuffle or ordered or drop_last):
             raise ValueError("batch_sampler replaces batch_size, shuffle, sampler and drop_last")
-        if batch_size is None and drop_last:
-            raise ValueError("batch_size=None makes no batches, so drop_last has no meaning")
-        if num_workers < 0: raise ValueError(f"num_workers must be 0 or more, not {num_workers}")
-        if (persistent_workers or multiprocessing_context) and num_workers == 0:
-            raise ValueError("persistent_workers and multiprocessing_context need num_workers > 0")
-        if sampler is None: sampler = dataset if stream else SequentialSampler(dataset)
+        if ordered and shuffle or stream and (ordered or shuffle or batch_sampler is not None):
+            raise ValueError("shuffle and sampler exclude one another, and a stream has its order")
+        if num_workers < 0 or num_workers == 0 and (persistent_workers or multiprocessing_context):
+            raise ValueError(f"num_workers must be 0 or more, and more for persistent_workers or a "
+                             f"multiprocessing_context, not {num_workers}")
+        sized = hasattr(dataset, "__len__") or ordered or batch_sampler is not None
+        if not stream and not (hasattr(dataset, "__getitem__") and sized):
+            raise TypeError(f"{type(dataset).__name__} needs __getitem__(index) and __len__(), or "
+                            "to be an IterableDataset")
         if shuffle: sampler = RandomSampler(dataset, generator=generator)
-        if batch_sampler is not None: batch_size = None
-        elif batch_size is not None: batch_sampler = BatchSampler(sampler, batch_size, drop_last)
-        batched = batch_sampler is not None
-        self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
-        self.sampler, self.batch_sampler, self.generator = sampler, batch_sampler, generator
-        self.collate_fn = collate_fn or (default_collate if batched else _same)
-        self.num_workers, self.worker_init_fn = num_workers, worker_init_fn
-        self.multiprocessing_context, self.pin_memory = multiprocessing_context, pin_memory
-        self.persistent_workers, self.workers, self._seed = persistent_workers, None, None
+        elif sampler is None: sampler = dataset if stream else SequentialSampler(dataset)
+        if batch_sampler is None: batch_sampler = BatchSampler(sampler, batch_size, drop_last)
+        else: batch_size = None
+        collate_fn = collate_fn or default_collate
+        store_attr()
+        self.workers = self._seed = None
 
-    def __len__(self) -> int:
-        return len(self.sampler if self.batch_sampler is None else self.batch_sampler)
+    def __len__(self) -> int: return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator:
-        source = _Items() if isinstance(self.dataset, IterableDataset) else self.dataset
-        batches = iter(self.sampler if self.batch_sampler is None else self.batch_sampler)
-        read = partial(_read_one if self.batch_sampler is None else _read, source, self.collate_fn)
+        source, collate_fn, batches = self.dataset, self.collate_fn, iter(self.batch_sampler)
+        read = collate_fn if source is self.sampler else partial(_read, source, collate_fn)
         if self._seed is None or not self.persistent_workers:
             self._seed = _random_seed(self.generator)          # torch draws it without workers too
         if self.num_workers: return iterate(self, read, batches, self._seed)
-        if (type(self.batch_sampler) is BatchSampler and self.collate_fn is default_collate
-                and type(self.batch_sampler.sampler).__iter__ is _Sampler.__iter__
+        whole = type(self.batch_sampler) is BatchSampler and collate_fn is default_collate
+        if (whole and type(self.batch_sampler.sampler).__iter__ is _Sampler.__iter__
                 and _rows(source, [])): return self._cut(self.batch_sampler)
         return (read(indices) for indices in batches)
 

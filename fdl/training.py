@@ -1,4 +1,4 @@
-"""A `fit` that trains any model with any loss, optimizer and loader, judges it on what it has not seen, and says what broke."""
+"""A `fit` that trains any model with any loss, optimizer and loader, and judges it honestly."""
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -36,9 +36,9 @@ def _weight(f: Callable, target: Any) -> int | Tensor:
         first = next(iter(first.values() if isinstance(first, dict) else first))
     if not isinstance(first, Tensor): return len(target)
     if first.is_floating_point(): return first.shape[:1].numel()
-    said = getattr(f, "keywords", {})                                    # those of a partial
-    ignored, weight = (said.get(name, getattr(f, name, None)) for name in ("ignore_index", "weight"))
-    counts = first.long() != (-100 if ignored is None else ignored)
+    said = getattr(f, "keywords", {})                        # those of a partial
+    counts = first.long() != said.get("ignore_index", getattr(f, "ignore_index", -100))
+    weight = said.get("weight", getattr(f, "weight", None))
     if not isinstance(weight, Tensor) or weight.ndim != 1: return counts.sum()
     return weight.take(first.long().where(counts, 0)).mul(counts).sum()
 
@@ -55,7 +55,7 @@ def _mode(model: Any, training: bool) -> Iterator[None]:
         for module, mode in zip(modules, before): module.training = mode
 
 def _batches(dl: Iterable, model: Any) -> Iterator:
-    "The pairs that `dl` gives, on the device of the model's parameters; as they are if it has none."
+    "The pairs that `dl` gives, on the device of the model's parameters, if it has any."
     parameters = model.parameters() if hasattr(model, "parameters") else []
     device = next((p.device for p in parameters), None)
     for batch in dl:

@@ -1,4 +1,4 @@
-"""Processes that read batches for a `DataLoader`: in order, with errors that say where, and none left behind."""
+"""Processes that read batches for a `DataLoader`: in order, and none left behind."""
 import io
 import multiprocessing
 import os
@@ -28,36 +28,30 @@ def _tensor(data: Any, dtype: torch.dtype, shape: torch.Size) -> Tensor:
     return torch.frombuffer(data, dtype=dtype).view(shape)
 
 class _Pickler(pickle.Pickler):
-    "Pickles a CPU tensor as the bytes of its elements: nothing is shared, so nothing is left behind."
+    "Pickles a CPU tensor as its bytes: nothing is shared, so nothing is left behind."
     def reducer_override(self, obj: Any) -> Any:
         if (type(obj) is not Tensor or obj.requires_grad or obj.device.type != "cpu"
                 or obj.layout != torch.strided): return NotImplemented
         data = obj.resolve_conj().resolve_neg().contiguous().view(-1).view(torch.uint8).numpy()
         return _tensor, (pickle.PickleBuffer(data), obj.dtype, obj.shape)
 
+_NO_MODULE = """{0.__qualname__} is defined in a notebook, or is a lambda or local to a function, \
+so a worker that starts afresh (spawn, forkserver) cannot import it. Put it at the top level of a \
+module, a .py file, and import it from there; or pass multiprocessing_context="fork" where the \
+system has it."""
+
 class _ModulePickler(_Pickler):
     "Refuses what a process that starts afresh could not import."
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, (type, FunctionType)):
-            notebook = obj.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
-            if notebook or "<" in obj.__qualname__:
-                raise pickle.PicklingError(
-                    f"{obj.__qualname__} is defined in a notebook, or is a lambda or local to a "
-                    "function, so a worker that starts afresh (spawn, forkserver) cannot import it. "
-                    "Put it at the top level of a module, a .py file, and import it from there; or "
-                    'pass multiprocessing_context="fork" where the system has it.')
+            here = obj.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
+            if here or "<" in obj.__qualname__: raise pickle.PicklingError(_NO_MODULE.format(obj))
         return super().reducer_override(obj)
 
 def _dumps(obj: Any, pickler: type = _Pickler) -> memoryview:
     buffer = io.BytesIO()
     pickler(buffer, protocol=5).dump(obj)
     return buffer.getbuffer()
-
-def _failure(error: Exception, worker: int) -> memoryview:
-    "A message about an error: its type, or RuntimeError where that cannot travel, and a text."
-    text = f"{type(error).__name__} in DataLoader worker {worker}\n\n{traceback.format_exc()}"
-    try: return _dumps((type(error), text))
-    except Exception: return _dumps((RuntimeError, text))
 
 def _exit_with_parent() -> None:
     wait([multiprocessing.parent_process().sentinel])
@@ -66,7 +60,7 @@ def _exit_with_parent() -> None:
 def _work(connection: Connection, worker: int, seed: int, setup: tuple | None) -> None:
     "A worker's life: set up, then a batch for each message with indices, until an empty message."
     signal.signal(signal.SIGINT, signal.SIG_IGN)            # Ctrl-C is for the main process
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)           # not the main process's handler
     Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     random.seed(seed + worker)
@@ -79,11 +73,8 @@ def _work(connection: Connection, worker: int, seed: int, setup: tuple | None) -
         for message in iter(connection.recv_bytes, b""):
             connection.send_bytes(_dumps((None, read(pickle.loads(message)))))
     except Exception as error:
-        with suppress(OSError): connection.send_bytes(_failure(error, worker))
-
-class _Text(str):
-    "A string whose repr keeps its line breaks: a KeyError shows the repr of its message."
-    __repr__ = str.__str__
+        text = f"{type(error).__name__} in DataLoader worker {worker}\n\n{traceback.format_exc()}"
+        with suppress(OSError): connection.send_bytes(_dumps((text, None)))
 
 class _Workers:
     "The processes of a loader, with a pipe to each; each reads one batch while others are used."
@@ -92,8 +83,7 @@ class _Workers:
     def __init__(self, loader: Any, read: Callable, seed: int) -> None:
         self.pid, self.processes, self.connections, self.pending = os.getpid(), [], [], deque()
         context, setup, packed = loader.multiprocessing_context, (read, loader.worker_init_fn), None
-        if context is None or isinstance(context, str):
-            context = multiprocessing.get_context(context)
+        if not hasattr(context, "Process"): context = multiprocessing.get_context(context)
         if context.get_start_method() != "fork": setup, packed = None, _dumps(setup, _ModulePickler)
         for worker in range(loader.num_workers):
             ours, theirs = context.Pipe()
@@ -126,26 +116,23 @@ class _Workers:
             if not (complete and keep): self.close()
 
     def receive(self, worker: int) -> Any:
-        "The next batch; a worker's error is raised here, with the worker's traceback in its text."
-        try: kind, value = pickle.loads(self.connections[worker].recv_bytes())
-        except (EOFError, OSError): raise RuntimeError(self.obituary(self.processes[worker])) from None
-        if kind is None: return value
-        try: error = kind(_Text(value))
-        except Exception: error = RuntimeError(value)
-        raise error
-
-    def obituary(self, process: Any) -> str:
-        process.join(1)
-        code = process.exitcode or 0
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-        return (f"DataLoader worker died: pid {process.pid} {how}. The system kills processes when "
-                "memory runs out; other reasons stand in what the worker printed. A script that "
-                "starts workers by spawn or forkserver needs `if __name__ == '__main__':`.")
+        "The next batch of this worker; its error is raised here, with its traceback."
+        try: error, batch = pickle.loads(self.connections[worker].recv_bytes())
+        except (EOFError, OSError):
+            self.processes[worker].join(1)
+            code = self.processes[worker].exitcode or 0
+            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            raise RuntimeError(
+                f"DataLoader worker {worker} died: {how}. The system kills processes when memory "
+                "runs out; other reasons stand in what it printed. A script that starts workers by "
+                "spawn or forkserver needs `if __name__ == '__main__':`.") from None
+        if error: raise RuntimeError(error)
+        return batch
 
     def close(self) -> None:
-        "Stops the idle, ends the busy, and returns when all are gone."
+        "Ends the busy, lets the idle leave, and returns when all are gone."
         for worker, process in enumerate(self.processes):
-            if worker in self.pending: process.terminate()
+            if worker in self.pending: process.kill()
             else: self.post(worker, b"")
         for process, connection in zip(self.processes, self.connections):
             process.join(self.patience)
@@ -162,8 +149,7 @@ def iterate(loader: Any, read: Callable, batches: Iterator, seed: int) -> Iterat
 
     `loader` says `num_workers`, `worker_init_fn`, `multiprocessing_context`, `persistent_workers`,
     and keeps its persistent ones in `workers`. Worker k starts every generator from `seed + k`.
-    An error comes with the worker's traceback, as its own type where that can be made of a text;
-    a worker that dies raises `RuntimeError`.
+    Raises `RuntimeError` for an error in a worker, with its traceback, or for one that dies.
     """
     workers = loader.workers
     if workers is None or workers.pending or not workers.processes:

@@ -15,12 +15,10 @@ __all__ = ["Optimizer", "SGD", "RMSprop", "Adam", "AdamW", "lr_scheduler", "miss
 def _check(group: dict[str, Any]) -> None:
     "Refuses settings for which an update makes no sense, and torch's settings that are not built."
     for name in ("lr", "momentum", "weight_decay", "alpha", "eps"):
-        if not group.get(name, 0) >= 0:
-            raise ValueError(f"Invalid {name} value: {group[name]} (it must be at least 0)")
+        if not group.get(name, 0) >= 0: raise ValueError(f"Invalid {name} value: {group[name]} < 0")
     for i, beta in enumerate(group.get("betas", ())):
-        if not 0 <= beta < 1:
-            raise ValueError(f"Invalid beta parameter at index {i}: {beta} (must be in [0, 1))")
-    if group.get("nesterov") and (group["momentum"] <= 0 or group["dampening"] != 0):
+        if not 0 <= beta < 1: raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
+    if group.get("nesterov") and not group["momentum"] > 0 == group["dampening"]:
         raise ValueError("Nesterov momentum requires a momentum and zero dampening")
     for name in ("amsgrad", "centered", "maximize"):
         if group.get(name): raise ValueError(f"{name} is not built here: torch.optim has it")
@@ -54,8 +52,7 @@ class Optimizer(torch.optim.Optimizer):
         params = [params] if isinstance(params, Tensor) else list(params)
         for p in params:
             if not isinstance(p, Tensor):
-                raise TypeError("optimizer can only optimize Tensors, but one of the params is a "
-                                f"{type(p).__name__}")
+                raise TypeError(f"optimizer can only optimize Tensors, not a {type(p).__name__}")
             if not (p.is_leaf or p.retains_grad):
                 raise ValueError(f"can't optimize a non-leaf Tensor (of shape {tuple(p.shape)})")
         held = [p for group in self.param_groups for p in group["params"]] + params
@@ -112,29 +109,27 @@ class Optimizer(torch.optim.Optimizer):
         Raises `ValueError`, with nothing changed, for groups of other sizes, the state of another
         kind of optimizer, or tensors that do not fit the parameters.
         """
-        saved, groups, params = state_dict["param_groups"], self.param_groups, {}
-        sizes, wanted = ([len(group["params"]) for group in each] for each in (saved, groups))
+        saved, params, loaded = state_dict["param_groups"], {}, defaultdict(dict)
+        sizes, wanted = ([len(g["params"]) for g in each] for each in (saved, self.param_groups))
         if sizes != wanted:
-            raise ValueError(f"loaded state dict has parameter groups of sizes {sizes}, the "
-                             f"optimizer of sizes {wanted}")
-        for old, group in zip(saved, groups):
+            raise ValueError(f"loaded parameter groups of sizes {sizes}, the optimizer has {wanted}")
+        for old, group in zip(saved, self.param_groups):
             _check(old)
-            decoupled = [each.get("decoupled_weight_decay") for each in (old, self.defaults)]
-            if self.defaults.keys() - old.keys() or decoupled[0] != decoupled[1]:
-                raise ValueError(f"loaded state dict is not that of {type(self).__name__}: its "
-                                 f"settings are {sorted(old.keys() - {'params'})}")
+            rules = {each.get("decoupled_weight_decay") for each in (old, self.defaults)}
+            if self.defaults.keys() - old.keys() or len(rules) > 1:
+                raise ValueError(f"loaded state is not that of {type(self).__name__}: {old}")
             params.update(zip(old["params"], group["params"]))
-        loaded = defaultdict(dict)
         for number, state in state_dict["state"].items():
-            p, new = params[number], loaded[params[number]]
+            p = params[number]
             for name, value in state.items():
-                if name == "step": new[name] = int(value)
-                elif isinstance(value, Tensor) and value.shape != p.shape:
-                    raise ValueError(f"loaded {name} has shape {tuple(value.shape)}, its parameter "
-                                     f"{tuple(p.shape)}")
-                elif value is not None: new[name] = torch.as_tensor(value).to(p, copy=True)
+                if name == "step": loaded[p][name] = int(value)
+                elif value is not None and value.shape == p.shape:
+                    loaded[p][name] = value.to(p, copy=True)
+                elif value is not None:
+                    raise ValueError(f"loaded {name} is {tuple(value.shape)}, not {tuple(p.shape)}")
         self.state = loaded
-        for old, group in zip(saved, groups): group.update({**old, "params": group["params"]})
+        for old, group in zip(saved, self.param_groups):
+            group.update({**old, "params": group["params"]})
 
 class SGD(Optimizer):
     """Gradient descent with momentum, Nesterov's or the plain one, and weight decay.
@@ -186,11 +181,13 @@ class Adam(Optimizer):
 
     Source: Kingma and Ba, Adam: A Method for Stochastic Optimization (2015), algorithm 1.
     """
+    decoupled = False        # whether weight decay acts on the parameters directly: torch's setting
+
     def __init__(self, params: Iterable, lr: float = 1e-3,
                  betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
                  weight_decay: float = 0, amsgrad: bool = False) -> None:
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay,
-                                      amsgrad=amsgrad, decoupled_weight_decay=False))
+                                      amsgrad=amsgrad, decoupled_weight_decay=self.decoupled))
 
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         "Moves against the mean gradient divided by its recent size."
@@ -209,12 +206,12 @@ class AdamW(Adam):
 
     Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (2019), algorithm 2.
     """
+    decoupled = True
+
     def __init__(self, params: Iterable, lr: float = 1e-3,
                  betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
                  weight_decay: float = 1e-2, amsgrad: bool = False) -> None:
-        Optimizer.__init__(self, params, dict(
-            lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad,
-            decoupled_weight_decay=True))
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad)
 
     def decay(self, p: Tensor, group: dict[str, Any]) -> Tensor:
         "The gradient as it is, after the parameter has been shrunk."

@@ -1,10 +1,10 @@
-"""Learning rates that change while a network trains, each from one formula, and a test for the first one."""
+"""Learning rates that change while a network trains, and a test that finds the first one."""
 import copy
 import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
-from itertools import chain, cycle, repeat
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -116,6 +116,10 @@ class LambdaLR(LRScheduler):
         self.factor = lr_lambda
         super().__init__(optimizer, last_epoch)
 
+def _half_cosine(share: float) -> float:
+    "From 1 at 0 to 0 at 1, gently at both ends."
+    return (1 + math.cos(math.pi*share))/2
+
 class CosineAnnealingLR(LRScheduler):
     """From the first rate down to `eta_min` in `T_max` steps, along half a cosine.
 
@@ -126,52 +130,37 @@ class CosineAnnealingLR(LRScheduler):
         self.T_max, self.eta_min = T_max, eta_min
         super().__init__(optimizer, last_epoch)
 
-    def factor(self, t: int) -> float: return (1 + math.cos(math.pi*t/self.T_max))/2
+    def factor(self, t: int) -> float: return _half_cosine(t/self.T_max)
 
 class OneCycleLR(LRScheduler):
     """Up from `max_lr/div_factor` to `max_lr`, then down to `final_div_factor` times less than at
-    the start; momentum the other way.
+    the start, along two halves of a cosine; momentum the other way.
 
     Raises `ValueError` for an option out of range, and when stepped more than `total_steps` times.
     Source: Smith and Topin, Super-Convergence (2019).
     """
-    def __init__(self, optimizer: Any, max_lr: float | list[float], total_steps: int | None = None,
+    def __init__(self, optimizer: Any, max_lr: float, total_steps: int | None = None,
                  epochs: int | None = None, steps_per_epoch: int | None = None,
-                 pct_start: float = 0.3, anneal_strategy: str = "cos", cycle_momentum: bool = True,
+                 pct_start: float = 0.3, *, cycle_momentum: bool = True,
                  base_momentum: float = 0.85, max_momentum: float = 0.95, div_factor: float = 25.0,
                  final_div_factor: float = 1e4, last_epoch: int = -1) -> None:
-        groups, values = optimizer.param_groups, max_lr if isinstance(max_lr, list) else [max_lr]
-        if total_steps is None and epochs is not None and steps_per_epoch is not None:
-            total_steps = epochs*steps_per_epoch
-        if total_steps is None:
-            raise ValueError("You must define either total_steps OR (epochs AND steps_per_epoch)")
+        if total_steps is None and epochs and steps_per_epoch: total_steps = epochs*steps_per_epoch
         if not isinstance(total_steps, int) or total_steps <= 0:
-            raise ValueError(f"Expected positive integer total_steps, but got {total_steps}")
-        if not 0 <= pct_start <= 1:
-            raise ValueError(f"Expected float between 0 and 1 pct_start, but got {pct_start}")
-        if anneal_strategy not in ("cos", "linear"):
-            raise ValueError("anneal_strategy must be one of 'cos' or 'linear', instead got "
-                             f"{anneal_strategy}")
-        if cycle_momentum and not {"momentum", "betas"} & optimizer.defaults.keys():
-            raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` "
-                             "option enabled")
-        if len(values) not in (1, len(groups)):
-            raise ValueError(f"max_lr must have {len(groups)} values, one a group, not {len(values)}")
-        self.total_steps, self.cycle_momentum = total_steps, cycle_momentum
-        self._top, self._linear = pct_start*total_steps - 1, anneal_strategy == "linear"
+            raise ValueError("You must define either total_steps OR (epochs AND steps_per_epoch), "
+                             f"as positive integers, not {total_steps or (epochs, steps_per_epoch)}")
+        if not 0 <= pct_start <= 1: raise ValueError(f"pct_start must be in [0, 1], not {pct_start}")
+        self.total_steps, self.cycle_momentum, self._rise = total_steps, cycle_momentum, pct_start
         self._rates = 1, div_factor, 1/final_div_factor
         self._momenta = max_momentum, base_momentum, max_momentum
-        for group, lr in zip(groups, cycle(values)) if last_epoch == -1 else ():
-            group["lr"] = group["initial_lr"] = lr/div_factor
+        for group in optimizer.param_groups if last_epoch == -1 else ():
+            group["lr"] = group["initial_lr"] = max_lr/div_factor
         super().__init__(optimizer, last_epoch)
 
     def _at(self, t: int, first: float, peak: float, last: float) -> float:
         "The value after `t` steps of what goes from `first` to `peak` and on to `last`."
-        rest = self.total_steps - 1 - self._top
-        if t < self._top: start, end, share = first, peak, t/self._top
-        else: start, end, share = peak, last, (t - self._top)/(rest or 1)
-        if self._linear: return start + (end - start)*share
-        return end + (start - end)*(1 + math.cos(math.pi*share))/2
+        top, end = self._rise*self.total_steps - 1, self.total_steps - 1
+        if t < top: return peak + (first - peak)*_half_cosine(t/top)
+        return last + (peak - last)*_half_cosine((t - top)/(end - top or 1))
 
     def factor(self, t: int) -> float: return self._at(t, *self._rates)
 
@@ -185,7 +174,7 @@ class OneCycleLR(LRScheduler):
         momentum = self._at(t, *self._momenta)
         for group in self.optimizer.param_groups if self.cycle_momentum else ():
             if "betas" in group: group["betas"] = (momentum, *group["betas"][1:])
-            else: group["momentum"] = momentum
+            elif "momentum" in group: group["momentum"] = momentum
 
 def lr_find(model: Any, loss_func: Callable, opt: Any, dl: Iterable, start_lr: float = 1e-6,
             end_lr: float = 10.0, steps: int = 100) -> tuple[list[float], list[float]]:
