@@ -226,8 +226,9 @@ class DataLoader:
         for order in batches.sampler.orders():
             tensors, order = _rows(self.dataset, order)
             for rows in order.split(batches.batch_size):
-                if len(rows) == batches.batch_size or len(rows) and not batches.drop_last:
-                    yield _take(tensors, rows)
+                if len(rows) == batches.batch_size: yield _take(tensors, rows)
+        rest = len(order) % batches.batch_size          # the sampler is at its end, as torch's is
+        if rest and not batches.drop_last: yield _take(tensors, order[-rest:])
 
 def __getattr__(name: str) -> Any:
     "What is not built here is torch's: samplers, datasets, `get_worker_info`."

@@ -17,25 +17,29 @@ from torch import Tensor
 
 __all__ = ["read_idx", "load_mnist"]
 
+_ARCHIVE = "https://archive.softwareheritage.org/api/1/content/sha256:{sha256}/raw/"
 _MNIST = ("https://raw.githubusercontent.com/mnielsen/neural-networks-and-deep-learning/master/"
-          "data/{file}",
-          "https://archive.softwareheritage.org/api/1/content/sha256:"
-          "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416/raw/",
+          "data/{file}", _ARCHIVE,
           "https://github.com/MichalDanielDobrzanski/DeepLearningPython/raw/master/{file}")
 _FASHION = ("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
-            "{file}",
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{file}")
-_KNOWN = {  # file: (SHA-256 of what is inside gzip, whose header may hold a name, mirrors)
-    "mnist.pkl.gz":
-        ("08c3b55725c13d27ee9f14f47c34689eebd9c3d611c9aa144e0f91d85b297337", _MNIST),
-    "fashion_mnist/train-images-idx3-ubyte.gz":
-        ("c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888", _FASHION),
-    "fashion_mnist/train-labels-idx1-ubyte.gz":
-        ("bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9", _FASHION),
-    "fashion_mnist/t10k-images-idx3-ubyte.gz":
-        ("5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b", _FASHION),
-    "fashion_mnist/t10k-labels-idx1-ubyte.gz":
-        ("0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34", _FASHION),
+            "{file}", "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{file}", _ARCHIVE)
+_KNOWN = {  # file: (SHA-256 of what gzip holds, since its own header may hold a name; of the file, by
+            # which the archive knows it; mirrors)
+    "mnist.pkl.gz": (
+        "08c3b55725c13d27ee9f14f47c34689eebd9c3d611c9aa144e0f91d85b297337",
+        "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416", _MNIST),
+    "fashion_mnist/train-images-idx3-ubyte.gz": (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84", _FASHION),
+    "fashion_mnist/train-labels-idx1-ubyte.gz": (
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", _FASHION),
+    "fashion_mnist/t10k-images-idx3-ubyte.gz": (
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", _FASHION),
+    "fashion_mnist/t10k-labels-idx1-ubyte.gz": (
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", _FASHION),
 }
 _TIMEOUT = 20  # seconds without a byte until a mirror is given up
 
@@ -46,7 +50,7 @@ def _unpack(path: Path) -> bytes:
     data = path.read_bytes()
     try: return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
     except (EOFError, OSError, zlib.error) as e:
-        raise ValueError(f"{path} is a damaged gzip file: {e}. Copy or fetch it again.") from e
+        raise ValueError(f"{path} is a damaged gzip file: {e}. Fetch it again.") from e
 
 def _parse_idx(data: bytes, path: Path) -> Tensor:
     "The array of unsigned bytes in `data`, which came from `path`."
@@ -79,33 +83,32 @@ def _folders(data_dir: str | Path | None) -> list[Path]:
 
 def _download(file: str, path: Path) -> None:
     "Stores `file` as `path`, from the first mirror that sends the right bytes."
-    sha256, mirrors = _KNOWN[file]
+    inside, sha256, mirrors = _KNOWN[file]
     # identity: the bytes of the file itself, not packed once more for the journey
     fetch = pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=_TIMEOUT,
                                  headers={"Accept-Encoding": "identity"})
     failures = []
-    for url in (mirror.format(file=path.name) for mirror in mirrors):
+    for url in (mirror.format(file=path.name, sha256=sha256) for mirror in mirrors):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=path.parent) as tmp:
                 pooch.get_logger().info("Downloading %s to %s", url, path)
                 fetch(url, str(Path(tmp)/"new"), None)
-                _checked(Path(tmp)/"new", sha256)
+                _checked(Path(tmp)/"new", inside)
                 return os.replace(Path(tmp)/"new", path)
         except (OSError, ValueError) as e:
             if path.exists(): return                            # another program was quicker
             failures.append(f"- {url}\n  {type(e).__name__}: {e}")
     raise RuntimeError("\n".join([f"no mirror sent {file}:", *failures, "By hand: get it from one "
                                   f"of these addresses and put it at {path}. Unpacked, its sha256 "
-                                  f"must be {sha256}"]))
+                                  f"must be {inside}"]))
 
 def _checked(path: Path, sha256: str) -> bytes:
     "The unpacked bytes of `path`, if they are the right ones: what was summed is what is opened."
     data = _unpack(path)
     if (got := hashlib.sha256(data).hexdigest()) != sha256:
         raise ValueError(f"{path} is damaged or was changed: unpacked, it has {len(data):,} bytes "
-                         f"with sha256 {got}, wanted {sha256}. Nothing in it was run. Delete it "
-                         "and call again for a fresh copy.")
+                         f"with sha256 {got}, wanted {sha256}.")
     return data
 
 def _known(file: str, data_dir: str | Path | None) -> tuple[bytes, Path]:
@@ -115,7 +118,9 @@ def _known(file: str, data_dir: str | Path | None) -> tuple[bytes, Path]:
         folder = Path(data_dir or os.environ.get("FDL_DATA") or pooch.os_cache("fdl"))
         path = folder.expanduser()/file
         _download(file, path)
-    return _checked(path, _KNOWN[file][0]), path
+    try: return _checked(path, _KNOWN[file][0]), path
+    except ValueError as e:
+        raise RuntimeError(f"{e} Nothing in it was run. Delete it and call again.") from None
 
 def _own(name: str, file: str, data_dir: str | Path | None) -> tuple[bytes, Path]:
     "The bytes of `file`, or of it with .gz, in the folder `name`, and where it is."
@@ -154,9 +159,9 @@ def load_mnist(name: str = "mnist", data_dir: str | Path | None = None,
 
     Shapes: three pairs `x` (n, rows*cols) float32 in [0, 1) and `y` (n,) int64, on `device`
     (default: CPU); for MNIST n is 50,000, 10,000 and 10,000 and rows*cols is 784.
-    Raises `ValueError` for an unknown `name`, a bad IDX file, or a known file that is not the right
-    one (nothing in it is run); `FileNotFoundError` if a file is missing, `RuntimeError` if no
-    mirror has it.
+    Raises `ValueError` for an unknown `name` or a bad IDX file, `FileNotFoundError` if a file of
+    your own is missing, `RuntimeError` if a known file is not the right one (nothing in it is run)
+    or no mirror has it.
     Source: LeCun, Bottou, Bengio and Haffner, Gradient-based learning (1998).
     """
     if name == "mnist":

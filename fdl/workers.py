@@ -32,8 +32,8 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if (type(obj) is not Tensor or obj.requires_grad or obj.device.type != "cpu"
                 or obj.layout != torch.strided): return NotImplemented
-        data = obj.resolve_conj().resolve_neg().contiguous().view(-1).view(torch.uint8).numpy()
-        return _tensor, (pickle.PickleBuffer(data), obj.dtype, obj.shape)
+        data = obj.resolve_conj().resolve_neg().contiguous().as_strided((obj.numel(),), (1,))
+        return _tensor, (pickle.PickleBuffer(data.view(torch.uint8).numpy()), obj.dtype, obj.shape)
 
 _NO_MODULE = """{0.__qualname__} is defined in a notebook, or is a lambda or local to a function, \
 so a worker that starts afresh (spawn, forkserver) cannot import it. Put it at the top level of a \

@@ -112,7 +112,7 @@ class Optimizer(torch.optim.Optimizer):
         saved, params, loaded = state_dict["param_groups"], {}, defaultdict(dict)
         sizes, wanted = ([len(g["params"]) for g in each] for each in (saved, self.param_groups))
         if sizes != wanted:
-            raise ValueError(f"loaded parameter groups of sizes {sizes}, the optimizer has {wanted}")
+            raise ValueError(f"loaded parameter groups of sizes {sizes}, wanted sizes {wanted}")
         for old, group in zip(saved, self.param_groups):
             _check(old)
             rules = {each.get("decoupled_weight_decay") for each in (old, self.defaults)}

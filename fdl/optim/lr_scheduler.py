@@ -17,7 +17,7 @@ __all__ = ["LRScheduler", "StepLR", "MultiStepLR", "ExponentialLR", "LambdaLR",
 
 
 class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
-    """Base of every schedule: `factor(t)` says what the first rates are multiplied by after t steps.
+    """Base of every schedule: the rates after t steps are the first ones times `factor(t)`.
 
     A step multiplies what each group has by how much the factor has changed. So schedules compose,
     a rate changed by hand stays changed, and a group added later follows. Torch's class lends its
@@ -147,8 +147,8 @@ class OneCycleLR(LRScheduler):
         if total_steps is None and epochs and steps_per_epoch: total_steps = epochs*steps_per_epoch
         if not isinstance(total_steps, int) or total_steps <= 0:
             raise ValueError("You must define either total_steps OR (epochs AND steps_per_epoch), "
-                             f"as positive integers, not {total_steps or (epochs, steps_per_epoch)}")
-        if not 0 <= pct_start <= 1: raise ValueError(f"pct_start must be in [0, 1], not {pct_start}")
+                             f"positive integers, not {total_steps}, {epochs}, {steps_per_epoch}")
+        if not 0 <= pct_start <= 1: raise ValueError(f"pct_start is {pct_start}, not in [0, 1]")
         self.total_steps, self.cycle_momentum, self._rise = total_steps, cycle_momentum, pct_start
         self._rates = 1, div_factor, 1/final_div_factor
         self._momenta = max_momentum, base_momentum, max_momentum
