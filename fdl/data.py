@@ -160,7 +160,7 @@ def _rows(dataset: Any, indices: Any) -> tuple[tuple[Tensor, ...], Tensor] | Non
         dataset = dataset.dataset
     if get is not TensorDataset.__getitem__: return None
     if not isinstance(indices, Tensor):
-        indices = torch.tensor([operator.index(i) for i in indices], dtype=torch.int64)
+        indices = torch.tensor(list(map(operator.index, indices)), dtype=torch.int64)
     for rows in subsets: indices = rows[indices]
     indices = torch.where(indices < 0, indices + len(dataset), indices)
     return dataset.tensors, indices.to(dataset.tensors[0].device)

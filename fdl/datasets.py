@@ -137,7 +137,7 @@ def _pair(images: tuple[bytes, Path], labels: tuple[bytes, Path]) -> tuple[Tenso
     x, y = _parse_idx(*images), _parse_idx(*labels)
     if x.ndim != 3 or y.shape != x.shape[:1]:
         raise ValueError(f"{images[1]} has the shape {tuple(x.shape)}, wanted (n, rows, cols), and "
-                         f"{labels[1]} has {tuple(y.shape)}, wanted (n,): a label for each image")
+                         f"{labels[1]} has {tuple(y.shape)}, wanted {tuple(x.shape[:1])}")
     return x.flatten(1).float().div_(256), y.long()
 
 def _split(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -29,18 +29,22 @@ def _mean(values: list[Tensor], weights: list, name: str) -> float:
     values = torch.stack(values).cpu().double().where(weights > 0, 0)
     return (weights @ values / weights.sum()).item()
 
-def _weight(f: Callable, target: Any) -> int | Tensor:
-    "What a mean by `f` counts in a batch: rows; of classes, those not ignored, by their weights."
-    first = target
-    while isinstance(first, (list, tuple, dict)) and first:
-        first = next(iter(first.values() if isinstance(first, dict) else first))
-    if not isinstance(first, Tensor): return len(target)
-    if first.is_floating_point(): return first.shape[:1].numel()
+def _weigher(f: Callable) -> Callable[[Any], int | Tensor]:
+    "Tells what a mean by `f` counts in targets: rows; of classes, those not ignored, by weight."
     said = getattr(f, "keywords", {})                        # those of a partial
-    counts = first.long() != said.get("ignore_index", getattr(f, "ignore_index", -100))
+    ignored = said.get("ignore_index", getattr(f, "ignore_index", -100))
     weight = said.get("weight", getattr(f, "weight", None))
-    if not isinstance(weight, Tensor) or weight.ndim != 1: return counts.sum()
-    return weight.take(first.long().where(counts, 0)).mul(counts).sum()
+
+    def weigh(target: Any) -> int | Tensor:
+        first = target
+        while isinstance(first, (list, tuple, dict)) and first:
+            first = next(iter(first.values() if isinstance(first, dict) else first))
+        if not isinstance(first, Tensor): return len(target)
+        if first.is_floating_point(): return first.shape[:1].numel()
+        counts = first.long() != ignored
+        if not isinstance(weight, Tensor) or weight.ndim != 1: return counts.sum()
+        return weight.take(first.long().where(counts, 0)).mul(counts).sum()
+    return weigh
 
 @contextmanager
 def _mode(model: Any, training: bool) -> Iterator[None]:
@@ -64,8 +68,8 @@ def _batches(dl: Iterable, model: Any) -> Iterator:
                             f"{len(batch)} fields in a {type(batch).__name__}")
         yield batch if device is None else to_device(batch, device)
 
-def _measures(loss_func: Callable, metrics: Metrics, target: Any) -> dict[str, Callable]:
-    "The loss and the metrics by name; `metrics` None means accuracy where `target` holds classes."
+def _measures(loss_func: Callable, metrics: Metrics, target: Any) -> dict[str, tuple]:
+    "Loss and metrics by name, each with its weigher; None means accuracy if `target` is classes."
     if metrics is None:
         classes = isinstance(target, Tensor) and not target.is_floating_point()
         metrics = [accuracy] if classes else []
@@ -75,7 +79,7 @@ def _measures(loss_func: Callable, metrics: Metrics, target: Any) -> dict[str, C
     if len(measures) <= len(pairs):
         raise ValueError("each metric needs a name of its own, and none is 'loss', unlike "
                          f"{[name for name, _ in pairs]}: pass a dict of names and functions")
-    return measures
+    return {name: (f, _weigher(f)) for name, f in measures.items()}
 
 @torch.no_grad()
 def evaluate(model: Callable, loss_func: Callable, dl: Iterable,
@@ -90,11 +94,12 @@ def evaluate(model: Callable, loss_func: Callable, dl: Iterable,
     Shapes: batches (`xb`, `yb`) of n rows; the functions turn `model(xb)` and `yb` into a mean.
     Raises `ValueError` when `dl` gives no batches, a mean is not 0-d, or two metrics share a name.
     """
-    found = {}
+    found, measures = {}, None
     with _mode(model, False):
         for xb, yb in _batches(dl, model):
             preds = model(xb)
-            for name, f in _measures(loss_func, metrics, yb).items():
+            measures = measures or _measures(loss_func, metrics, yb)
+            for name, (f, weigh) in measures.items():
                 value = f(preds, yb)
                 if not isinstance(value, Tensor): value = torch.tensor(value, dtype=torch.float64)
                 if value.ndim:
@@ -102,12 +107,12 @@ def evaluate(model: Callable, loss_func: Callable, dl: Iterable,
                                      f"shape {tuple(value.shape)}")
                 values, weights = found.setdefault(name, ([], []))
                 values.append(value)
-                weights.append(_weight(f, yb))
+                weights.append(weigh(yb))
     return {name: _mean(*each, "dl") for name, each in (found or {"": ([], [])}).items()}
 
 def loss_batch(model: Callable, loss_func: Callable, xb: Any, yb: Any,
                opt: Any = None) -> tuple[Tensor, int | Tensor]:
-    """The loss on one batch, and how many rows it counts; with `opt`, after an update by it.
+    """The loss on one batch, and what it counts there: its rows; with `opt`, after an update by it.
 
     The loss is detached and stays on its device: nothing waits for its value.
     Shapes: `xb` and `yb` of n rows; `loss_func` turns `model(xb)` and `yb` into a 0-d tensor.
@@ -117,7 +122,7 @@ def loss_batch(model: Callable, loss_func: Callable, xb: Any, yb: Any,
         opt.zero_grad()
         loss.backward()
         opt.step()
-    return loss.detach(), _weight(loss_func, yb)
+    return loss.detach(), _weigher(loss_func)(yb)
 
 def get_dls(train_ds: Any, valid_ds: Any, batch_size: int, num_workers: int = 0,
             collate_fn: Callable[[list], Any] | None = None,

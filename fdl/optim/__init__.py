@@ -72,11 +72,12 @@ class Optimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None: continue
-                if not self.linear and (p.is_complex() or p.grad.layout != torch.strided):
+                grad, state = p.grad, self.state[p]
+                if not (self.linear or state) and (grad.is_complex() or grad.layout != torch.strided):
                     raise ValueError(f"{type(self).__name__} takes real and dense gradients, not a "
-                                     f"{p.grad.layout} one of {p.grad.dtype}")
-                grad = self.decay(p, group) if group.get("weight_decay") else p.grad
-                self.update(p, grad, self.state[p], group)
+                                     f"{grad.layout} one of {grad.dtype}")
+                if group.get("weight_decay"): grad = self.decay(p, group)
+                self.update(p, grad, state, group)
         return loss
 
     def decay(self, p: Tensor, group: dict[str, Any]) -> Tensor:
