@@ -23,8 +23,8 @@ _MNIST = ("https://raw.githubusercontent.com/mnielsen/neural-networks-and-deep-l
           "https://github.com/MichalDanielDobrzanski/DeepLearningPython/raw/master/{file}")
 _FASHION = ("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
             "{file}", "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{file}", _ARCHIVE)
-_KNOWN = {  # file: (SHA-256 of what gzip holds, since its own header may hold a name; of the file, by
-            # which the archive knows it; mirrors)
+_KNOWN = {  # file: (SHA-256 of what gzip holds, since its own header may hold a name; of the file,
+            # by which the archive knows it; mirrors)
     "mnist.pkl.gz": (
         "08c3b55725c13d27ee9f14f47c34689eebd9c3d611c9aa144e0f91d85b297337",
         "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416", _MNIST),

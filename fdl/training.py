@@ -29,6 +29,13 @@ def _mean(values: list[Tensor], weights: list, name: str) -> float:
     values = torch.stack(values).cpu().double().where(weights > 0, 0)
     return (weights @ values / weights.sum()).item()
 
+def _first(target: Any) -> Any:
+    "The first tensor of targets in a list or a dict; the targets themselves where there is none."
+    found = target
+    while isinstance(found, (list, tuple, dict)) and found:
+        found = next(iter(found.values() if isinstance(found, dict) else found))
+    return found if isinstance(found, Tensor) else target
+
 def _weigher(f: Callable) -> Callable[[Any], int | Tensor]:
     "Tells what a mean by `f` counts in targets: rows; of classes, those not ignored, by weight."
     said = getattr(f, "keywords", {})                        # those of a partial
@@ -36,14 +43,11 @@ def _weigher(f: Callable) -> Callable[[Any], int | Tensor]:
     weight = said.get("weight", getattr(f, "weight", None))
 
     def weigh(target: Any) -> int | Tensor:
-        first = target
-        while isinstance(first, (list, tuple, dict)) and first:
-            first = next(iter(first.values() if isinstance(first, dict) else first))
-        if not isinstance(first, Tensor): return len(target)
-        if first.is_floating_point(): return first.shape[:1].numel()
-        counts = first.long() != ignored
-        if not isinstance(weight, Tensor) or weight.ndim != 1: return counts.sum()
-        return weight.take(first.long().where(counts, 0)).mul(counts).sum()
+        target = _first(target)
+        if not isinstance(target, Tensor) or target.is_floating_point(): return len(target)
+        counts = target.long() != ignored
+        if not isinstance(weight, Tensor) or weight.ndim != 1: return counts.count_nonzero()
+        return weight.take(target.long().where(counts, 0)).mul(counts).sum()
     return weigh
 
 @contextmanager
@@ -111,8 +115,8 @@ def evaluate(model: Callable, loss_func: Callable, dl: Iterable,
     return {name: _mean(*each, "dl") for name, each in (found or {"": ([], [])}).items()}
 
 def loss_batch(model: Callable, loss_func: Callable, xb: Any, yb: Any,
-               opt: Any = None) -> tuple[Tensor, int | Tensor]:
-    """The loss on one batch, and what it counts there: its rows; with `opt`, after an update by it.
+               opt: Any = None) -> tuple[Tensor, int]:
+    """The loss on one batch, and its number of rows; with `opt`, an update has been made by it.
 
     The loss is detached and stays on its device: nothing waits for its value.
     Shapes: `xb` and `yb` of n rows; `loss_func` turns `model(xb)` and `yb` into a 0-d tensor.
@@ -122,7 +126,7 @@ def loss_batch(model: Callable, loss_func: Callable, xb: Any, yb: Any,
         opt.zero_grad()
         loss.backward()
         opt.step()
-    return loss.detach(), _weigher(loss_func)(yb)
+    return loss.detach(), len(_first(yb))
 
 def get_dls(train_ds: Any, valid_ds: Any, batch_size: int, num_workers: int = 0,
             collate_fn: Callable[[list], Any] | None = None,
@@ -140,12 +144,11 @@ _HINT = ("A learning rate that is too large is the usual cause: try a tenth of i
 def _train(model: Callable, loss_func: Callable, opt: Any, dl: Iterable, scheduler: Any,
            epoch: int, bar: tqdm) -> float:
     "The mean loss of one epoch's batches, each measured before the update that it led to."
-    losses, weights = [], []
+    losses, weights, weigh = [], [], _weigher(loss_func)
     for xb, yb in _batches(dl, model):
-        loss, weight = loss_batch(model, loss_func, xb, yb, opt)
+        losses.append(loss_batch(model, loss_func, xb, yb, opt)[0])
+        weights.append(weigh(yb))
         if scheduler is not None: scheduler.step()
-        losses.append(loss)
-        weights.append(weight)
         bar.update()
     mean = _mean(losses, weights, "train_dl")
     if math.isfinite(mean): return mean

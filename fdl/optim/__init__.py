@@ -23,6 +23,8 @@ def _check(group: dict[str, Any]) -> None:
     for name in ("amsgrad", "centered", "maximize"):
         if group.get(name): raise ValueError(f"{name} is not built here: torch.optim has it")
 
+def _is_plain(grad: Tensor) -> bool: return grad.layout == torch.strided and not grad.is_complex()
+
 class Optimizer(torch.optim.Optimizer):
     """Base of every optimizer: groups of parameters with settings, and a state for each parameter.
 
@@ -73,7 +75,7 @@ class Optimizer(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is None: continue
                 grad, state = p.grad, self.state[p]
-                if not (self.linear or state) and (grad.is_complex() or grad.layout != torch.strided):
+                if not (state or self.linear or _is_plain(grad)):
                     raise ValueError(f"{type(self).__name__} takes real and dense gradients, not a "
                                      f"{grad.layout} one of {grad.dtype}")
                 if group.get("weight_decay"): grad = self.decay(p, group)
