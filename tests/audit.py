@@ -157,7 +157,8 @@ class Suite:
     "The tests of the modules that a lesson adds to, run in forks of this process on broken copies of the package in `folder`."
     def __init__(self, path: Path, folder: Path, watched: dict | None = None):
         self.project, self.watched = copy_project(folder, "tests", "fdl", "nbs", "data", "scripts"), watched
-        for file in ROOT.glob("[!.]*.*"): shutil.copy(file, self.project)
+        for file in ROOT.glob("[!.]*.*"):
+            if file.is_file(): shutil.copy(file, self.project)  # fdl.egg-info is a folder
         cells = [c for c in read(path).cells if c.cell_type == "code" and directive(c.source, "export") is not None]
         self.places = {n: (directive(source, "export") or default_module(path)) for n, source in enumerate(code(path)) if directive(source, "export") is not None}
         self.ids = dict(zip(self.places, (c.id for c in cells)))
