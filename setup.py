@@ -23,7 +23,7 @@ setup(
     classifiers=["Programming Language :: Python :: 3", "Intended Audience :: Education",
                  "Topic :: Scientific/Engineering :: Artificial Intelligence"],
     python_requires=f">={meta['min_python']}",
-    packages=["fdl"],
+    packages=["fdl", "fdl.optim"],
     install_requires=meta["requirements"].split(),
     extras_require=extras,
 )

@@ -5,66 +5,62 @@
 # %% auto #0
 __all__ = ['default_device', 'to_device', 'set_seed']
 
-# %% ../nbs/00_setup.ipynb #1e57246e
+# %% ../nbs/00_setup.ipynb #cbf0fcaf
+import copy
+
+import operator
+
 import os
+
 import random
+
 from typing import Any
 
 import numpy as np
+
 import torch
-from torch import Tensor
 
-# %% ../nbs/00_setup.ipynb #cdbabc54
-def _device_names() -> list[str]:
-    "The names of this machine's devices, best first; `meta` has shapes but no numbers."
+def _find_device(name: str | None, source: str) -> torch.device:
+    "The device called `name`, which `source` gave."
     names = ["cpu", "meta"]
-    if not torch.accelerator.is_available(): return names
-    kind = torch.accelerator.current_accelerator().type
-    return [kind, *(f"{kind}:{i}" for i in range(torch.accelerator.device_count())), *names]
+    if torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator().type
+        names = [kind, *(f"{kind}:{i}" for i in range(torch.accelerator.device_count())), *names]
+    if source == "FDL_DEVICE" and not name: name = names[0]
+    if name in names: return torch.device(name)
+    raise ValueError(f"{source} must be one of {', '.join(names)} on this machine, not {name!r}")
 
-# %% ../nbs/00_setup.ipynb #f35d0bcb
-def _find_device(name: str, source: str) -> torch.device:
-    "The device called `name`, if this machine has it; `source` says where the name came from."
-    names = _device_names()
-    if name not in names: raise ValueError(f"{source} must be one of {', '.join(names)} on this machine, not {name!r}")
-    return torch.device(name)
-
-# %% ../nbs/00_setup.ipynb #a5c0dd8d
 def default_device() -> torch.device:
-    """The device to compute on: `FDL_DEVICE` if it is set, else the accelerator if there is one, else the CPU.
+    """The device to compute on: `FDL_DEVICE` if that is set, else an accelerator, else the CPU.
 
-    Shapes: takes no tensor and returns none.
     Raises `ValueError` when `FDL_DEVICE` names a device that this machine does not have.
     """
-    return _find_device(os.environ.get("FDL_DEVICE") or _device_names()[0], "FDL_DEVICE")
+    return _find_device(os.environ.get("FDL_DEVICE"), "FDL_DEVICE")
 
-# %% ../nbs/00_setup.ipynb #5ce0bc20
 def to_device(x: Any, device: torch.device | str | None = None) -> Any:
-    """`x` with every tensor in it on `device`; a tensor that is there already is not copied.
+    """`x` with every tensor in it on `device`, by default `default_device()`, copied if need be.
 
-    Shapes: `x` is a tensor of any shape, or a dict, list, tuple or namedtuple of such, nested as deep as you
-    like; shapes and dtypes stay. Anything else is returned as it is; a subclass of dict becomes a plain dict.
-    `device` None means `default_device()`.
+    Shapes: `x` is a tensor, something else with a method `to`, or a dict, list, tuple or namedtuple
+    of such, nested as deep as you like; shapes and types stay. Anything else is returned as it is.
     Raises `ValueError` when `device` is the name of a device that this machine does not have.
     """
-    if device is None: device = default_device()
-    if isinstance(device, str): device = _find_device(device, "device")
-    if isinstance(x, Tensor): return x.to(device)
-    if isinstance(x, dict): return {key: to_device(value, device) for key, value in x.items()}
+    if not isinstance(device, torch.device):
+        device = default_device() if device is None else _find_device(device, "device")
+    if callable(getattr(x, "to", None)): return x.to(device)
+    if isinstance(x, dict):
+        moved = copy.copy(x)
+        for key, value in x.items(): moved[key] = to_device(value, device)
+        return moved
     if not isinstance(x, (list, tuple)): return x
     moved = [to_device(value, device) for value in x]
     return x._make(moved) if hasattr(x, "_make") else type(x)(moved)
 
-# %% ../nbs/00_setup.ipynb #046ac55c
 def set_seed(seed: int) -> None:
-    """Starts the random generators of Python, NumPy and torch (on every device) from `seed`; returns nothing.
+    """Starts the random generators of Python, NumPy and torch (on every device) from `seed`.
 
-    Shapes: `seed` is an integer in [0, 2**32), the range that NumPy accepts.
-    Raises `TypeError` when `seed` is not an integer, `ValueError` when it is out of range.
+    Raises `TypeError` when `seed` is not an integer, `ValueError` unless it is in [0, 2**32).
     """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise TypeError(f"seed must be an integer, not {seed!r}")
-    if not 0 <= seed < 2**32: raise ValueError(f"seed must be at least 0 and below 2**32, not {seed}")
-    random.seed(int(seed))
-    np.random.seed(int(seed))
-    torch.manual_seed(int(seed))
+    seed = operator.index(seed)
+    np.random.seed(seed)                                    # the first, because it refuses the most
+    random.seed(seed)
+    torch.manual_seed(seed)

@@ -6,128 +6,77 @@
 __all__ = ['Dataset', 'SequentialSampler', 'RandomSampler', 'BatchSampler', 'default_collate', 'pad_collate', 'TensorDataset',
            'Subset', 'random_split', 'DataLoader']
 
-# %% ../nbs/09_dataloaders.ipynb #d679b938
-import io
-import multiprocessing
-import os
-import pickle
-import random
-import signal
-import sys
-import traceback
+# %% ../nbs/09_dataloaders.ipynb #eebb7ecd
+import operator
+
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import suppress
-from functools import cached_property, partial
-from itertools import accumulate, cycle, islice
-from math import floor, isclose
-from multiprocessing.connection import Connection, wait
-from queue import SimpleQueue
-from threading import Thread
-from types import FunctionType
+
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+
+from functools import partial
+
+from itertools import accumulate, islice
+
+from math import ceil, floor, isclose
+
 from typing import Any
 
 import numpy as np
+
 import torch
+
+from fastcore.basics import store_attr
+
 from torch import Generator, Tensor
 
-# %% ../nbs/09_dataloaders.ipynb #0ecb35e9
-def _forget(cls: type, changed: str, *shortcuts: str) -> None:
-    "If the class `cls` changes one method alone, takes from it the `shortcuts` that would pass the change by."
-    for name in shortcuts:
-        if changed in vars(cls) and name not in vars(cls): setattr(cls, name, None)
+from torch.nn.utils.rnn import pad_sequence
+
+from torch.utils.data import IterableDataset
+
+from .workers import iterate
 
 class Dataset:
-    """A collection whose items are read by index: a subclass defines `__getitem__`, and `__len__`.
+    "Items read by index: a subclass defines `__getitem__(index)` and `__len__()`."
+    def __getitem__(self, index: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} must define __getitem__(index)")
 
-    One that can read many items at once also defines `get_batch(indices)`: the collated batch of a 1-d int64 tensor
-    of indices, which lies on `index_device`, where one is set. `DataLoader` then calls it once a batch. A subclass
-    that changes `__getitem__` and not `get_batch` is read item by item again, so that its change is never passed by.
-    """
-    get_batch = index_device = None
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        _forget(cls, "__getitem__", "get_batch", "__getitems__")
-
-    def __getitem__(self, index: Any) -> Any: raise NotImplementedError(f"{type(self).__name__} must define __getitem__(index)")
-
-# %% ../nbs/09_dataloaders.ipynb #a602b35b
 class _Sampler:
-    "A sampler that may give its indices by `tensors()` as well, unless a subclass has changed `__iter__` alone."
-    tensors = None
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        _forget(cls, "__iter__", "tensors")
-
-class SequentialSampler(_Sampler):
-    """The indices 0, 1, 2, ... of `data_source`, in order.
-
-    Shapes: `len(data_source)` integers; `tensors()` gives them in tensors of up to 65,536.
-    """
-    def __init__(self, data_source: Sized) -> None: self.data_source = data_source
-
-    def __iter__(self) -> Iterator[int]: return iter(range(len(self.data_source)))
-
-    def tensors(self) -> Iterator[Tensor]:
-        "The same indices as tensors, made as they are needed."
-        n, size = len(self.data_source), 2**16
-        for start in range(0, n, size): yield torch.arange(start, min(start + size, n))
+    "A sampler that knows a whole pass as a tensor, which `orders` makes when it is needed."
+    def __iter__(self) -> Iterator[int]:
+        for order in self.orders(): yield from order.tolist()
 
     def __len__(self) -> int: return len(self.data_source)
 
-# %% ../nbs/09_dataloaders.ipynb #7c757908
-class RandomSampler(_Sampler):
-    """Indices of `data_source` in random order; with `replacement`, each drawn anew.
+class SequentialSampler(_Sampler):
+    "The indices 0, 1, 2, ... of `data_source`, in order."
+    def __init__(self, data_source: Sized) -> None: self.data_source = data_source
 
-    `num_samples` None means as many as there are items; without replacement, a larger number takes a new
-    permutation each time one is used up. A `generator` of None is replaced, at each start, by a fresh one whose seed
-    comes from torch's global generator. The draws are torch's: same seed, same indices.
-
-    Shapes: `num_samples` integers; `tensors()` gives them in tensors of 32 (with replacement) or `len(data_source)`.
-    Raises `TypeError` when `replacement` is no bool, `ValueError` when `num_samples` is no positive integer.
-    """
-    def __init__(self, data_source: Sized, replacement: bool = False, num_samples: int | None = None, generator: Generator | None = None) -> None:
-        if not isinstance(replacement, bool): raise TypeError(f"replacement must be True or False, not {replacement!r}")
-        self.data_source, self.replacement, self._num_samples, self.generator = data_source, replacement, num_samples, generator
-        if not isinstance(self.num_samples, int) or self.num_samples <= 0:
-            raise ValueError(f"num_samples must be a positive integer, not {self.num_samples!r} (an empty dataset cannot be shuffled)")
-
-    @property
-    def num_samples(self) -> int:
-        "How many indices one pass draws."
-        return len(self.data_source) if self._num_samples is None else self._num_samples
-
-    def tensors(self) -> Iterator[Tensor]:
-        "The same indices as tensors, drawn one after another as they are needed."
-        n, generator = len(self.data_source), self.generator
-        if generator is None: generator = Generator().manual_seed(_random_seed(None))
-        size = 32 if self.replacement else n
-        draws, rest = divmod(self.num_samples, size)
-        for count in [size] * draws + [rest]:
-            yield torch.randint(n, (count,), generator=generator) if self.replacement else torch.randperm(n, generator=generator)[:count]
-
-    def __iter__(self) -> Iterator[int]:
-        for drawn in self.tensors(): yield from drawn.tolist()
-
-    def __len__(self) -> int: return self.num_samples
+    def orders(self) -> Iterator[Tensor]:
+        "One tensor with the indices of a pass."
+        yield torch.arange(len(self.data_source))
 
 def _random_seed(generator: Generator | None) -> int:
-    "A random 63-bit number from `generator`; from torch's global one if it is None."
-    return int(torch.empty((), dtype=torch.int64).random_(generator=generator))
+    "A random 63-bit number from `generator`, or from torch's global one if that is None."
+    return torch.empty((), dtype=torch.int64).random_(generator=generator).item()
 
-# %% ../nbs/09_dataloaders.ipynb #89d60e9a
-class BatchSampler(_Sampler):
-    """Groups the indices of `sampler` into lists of `batch_size`; the last may be shorter, unless `drop_last`.
+class RandomSampler(_Sampler):
+    "All indices of `data_source` in random order, a new one in each pass, as torch draws it."
+    def __init__(self, data_source: Sized, *, generator: Generator | None = None) -> None:
+        if len(data_source) == 0: raise ValueError("the dataset is empty: nothing to shuffle")
+        self.data_source, self.generator = data_source, generator
 
-    Shapes: lists of `batch_size` integers; `tensors()` gives tensors (batch_size,).
-    Raises `ValueError` when `batch_size` is no positive integer or `drop_last` no bool.
-    """
+    def orders(self) -> Iterator[Tensor]:
+        "One tensor with the indices of a pass."
+        n, generator = len(self.data_source), self.generator
+        if generator is None: generator = Generator().manual_seed(_random_seed(None))
+        yield torch.randperm(n, generator=generator)
+        torch.randperm(n, generator=generator)          # torch draws one more: stay in step
+
+class BatchSampler:
+    "Lists of `batch_size` indices of `sampler`; `drop_last` leaves out a last one that is shorter."
     def __init__(self, sampler: Iterable[int], batch_size: int, drop_last: bool) -> None:
-        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size <= 0: raise ValueError(f"batch_size must be a positive integer, not {batch_size!r}")
-        if not isinstance(drop_last, bool): raise ValueError(f"drop_last must be True or False, not {drop_last!r}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size must be a positive integer, not {batch_size!r}")
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -135,367 +84,169 @@ class BatchSampler(_Sampler):
         for batch in iter(lambda: list(islice(indices, self.batch_size)), []):
             if len(batch) == self.batch_size or not self.drop_last: yield batch
 
-    def tensors(self, device: torch.device | None = None) -> Iterator[Tensor]:
-        "The same batches as tensors, cut, on `device`, from those of the sampler where it has them."
-        if not getattr(self.sampler, "tensors", None): return (yield from map(torch.as_tensor, self))
-        rest = torch.empty(0, dtype=torch.int64, device=device)
-        for indices in self.sampler.tensors():
-            indices = torch.cat([rest, indices.to(device)])
-            whole = len(indices)//self.batch_size*self.batch_size
-            for start in range(0, whole, self.batch_size): yield indices[start:start + self.batch_size]
-            rest = indices[whole:]
-        if len(rest) and not self.drop_last: yield rest
-
     def __len__(self) -> int:
-        full, rest = divmod(len(self.sampler), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
+        batches = len(self.sampler) / self.batch_size
+        return floor(batches) if self.drop_last else ceil(batches)
 
-# %% ../nbs/09_dataloaders.ipynb #885b81dc
-def _same_shapes(tensors: Sequence[Tensor], who: str, skip: int, hint: str) -> None:
-    "Raises an error that names the first tensor whose shape, without its first `skip` dimensions, is not the first one's."
-    for i, tensor in enumerate(tensors):
-        if tensor.shape[skip:] != tensors[0].shape[skip:] or tensor.dim() != tensors[0].dim():
-            raise RuntimeError(f"{who}: item {i} has shape {tuple(tensor.shape)}, item 0 has {tuple(tensors[0].shape)}. {hint}")
-
-def default_collate(batch: Sequence) -> Any:
-    """The items of `batch` as one: tensors stacked, numbers in a tensor, strings left, dicts and tuples field by field.
-
-    Shapes: n tensors (...) become (n, ...), n numbers (n,); a tuple or list becomes a list, a namedtuple and a dict stay.
-    Raises `RuntimeError` naming the item when shapes or lengths differ, `TypeError` for a type it does not know.
-    """
+def _collate(batch: Sequence, join: Callable[[list[Tensor]], Any]) -> Any:
+    "A batch of items by the type of the first, field by field; `join` makes one of many tensors."
     first = batch[0]
-    if isinstance(first, np.ndarray) and first.dtype.kind not in "SUOV": return default_collate([torch.as_tensor(item) for item in batch])
-    if isinstance(first, Tensor):
-        _same_shapes(batch, "default_collate", 0, "Sequences of unequal length need collate_fn=pad_collate.")
-        return torch.stack(tuple(batch))
-    if isinstance(first, (np.bool_, np.number)): return torch.as_tensor(np.array(batch))
+    if isinstance(first, (str, bytes)): return list(batch)
+    if isinstance(first, (Tensor, np.ndarray, np.generic)):
+        return join([torch.as_tensor(item) for item in batch])
     if isinstance(first, float): return torch.tensor(batch, dtype=torch.float64)
     if isinstance(first, int): return torch.tensor(batch)
-    if isinstance(first, (str, bytes)): return batch
-    if isinstance(first, Mapping): return {key: default_collate([item[key] for item in batch]) for key in first}
-    if not isinstance(first, Sequence):
-        raise TypeError(f"default_collate takes tensors, arrays, numbers, strings, dicts, tuples and lists, not {type(first).__name__}; pass a collate_fn of your own")
-    if len(set(map(len, batch))) > 1: raise RuntimeError(f"default_collate: every item must have as many fields, not {[len(item) for item in batch]}")
-    fields = [default_collate(field) for field in zip(*batch)]
+    if not isinstance(first, (dict, tuple, list)):
+        raise TypeError(f"cannot collate {type(first).__name__}: pass a collate_fn of your own")
+    if any(len(item) != len(first) for item in batch):
+        raise RuntimeError("items differ in length: make sequences tensors, and use pad_collate")
+    if isinstance(first, dict):
+        return first | {key: _collate([item[key] for item in batch], join) for key in first}
+    fields = [_collate(field, join) for field in zip(*batch)]
     return type(first)(*fields) if hasattr(first, "_fields") else fields
 
-# %% ../nbs/09_dataloaders.ipynb #60074ffe
+def default_collate(batch: Sequence) -> Any:
+    """One batch from a list of items, by the type of the first; tuples and dicts field by field.
+
+    Shapes: n tensors or arrays (...) become (n, ...), n numbers (n,). Strings stay a list.
+    Raises `RuntimeError` when shapes or fields differ, `TypeError` for a type it does not know.
+    """
+    return _collate(batch, torch.stack)
+
+def _pad(tensors: list[Tensor], padding_value: float) -> Any:
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    if len({(len(shape), *shape[1:]) for shape in shapes}) > 1:
+        raise ValueError(f"only the first dimension may differ, not {shapes}")
+    if shapes[0] == (): return torch.stack(tensors)          # numbers, not sequences
+    lengths = torch.tensor([shape[0] for shape in shapes])
+    return pad_sequence(tensors, batch_first=True, padding_value=padding_value), lengths
+
 def pad_collate(batch: Sequence, padding_value: float = 0) -> Any:
-    """`default_collate` for sequences: each tensor field with a dimension becomes a pair (padded, lengths).
+    """`default_collate` for sequences: each field of tensors becomes a pair (padded, lengths).
 
-    Shapes: n tensors (length_i, ...) become `padded` (n, longest, ...), filled up with `padding_value`, and `lengths` (n,)
-    int64. Tuples are taken field by field into a list; numbers and tensors with no dimension go to `default_collate`.
-    Raises `RuntimeError` naming the item when two sequences differ in more than their length.
+    Shapes: n tensors (length_i, ...) become `padded` (n, longest, ...) and `lengths` (n,) int64.
+    Raises `ValueError` when two sequences differ in more than their length.
     """
-    first = batch[0]
-    if isinstance(first, tuple): return [pad_collate(field, padding_value) for field in zip(*batch)]
-    if not isinstance(first, Tensor) or first.dim() == 0: return default_collate(batch)
-    _same_shapes(batch, "pad_collate", 1, "Only the first dimension may differ.")
-    lengths = torch.tensor([len(sequence) for sequence in batch])
-    padded = first.new_full((len(batch), int(lengths.max()), *first.shape[1:]), padding_value)
-    for row, sequence in zip(padded, batch): row[:len(sequence)] = sequence
-    return padded, lengths
+    return _collate(batch, partial(_pad, padding_value=padding_value))
 
-# %% ../nbs/09_dataloaders.ipynb #ad59f41b
 class TensorDataset(Dataset):
-    """Pairs up the rows of tensors: item i is a tuple with row i of each.
-
-    Shapes: `tensors` (n, ...) each, with the same n; an item has the shapes without n, a batch of b rows (b, ...).
-    Raises `AssertionError`, as torch does, when there is no tensor or their first dimensions differ.
-    """
+    "Item i is row i of each of `tensors`, as a tuple; shapes (n, ...), with the same n."
     def __init__(self, *tensors: Tensor) -> None:
         sizes = [len(tensor) for tensor in tensors]
-        if len(set(sizes)) != 1: raise AssertionError(f"tensors must be one or more with the same number of rows, not {sizes}")
-        self.tensors, self.index_device = tensors, tensors[0].device
+        if len(set(sizes)) != 1:
+            raise ValueError(f"tensors must have the same number of rows each, not {sizes}")
+        self.tensors = tuple(torch.as_tensor(tensor) for tensor in tensors)      # arrays too
 
-    def __getitem__(self, index: Any) -> tuple[Tensor, ...]: return tuple(tensor[index] for tensor in self.tensors)
-
-    def get_batch(self, indices: Tensor) -> list[Tensor]:
-        "The rows at `indices` of each tensor, copied; shapes: `indices` (b,), returns (b, ...) each."
-        return [tensor.index_select(0, indices.to(tensor.device)) for tensor in self.tensors]
+    def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
+        return tuple(tensor[index] for tensor in self.tensors)
 
     def __len__(self) -> int: return len(self.tensors[0])
 
-# %% ../nbs/09_dataloaders.ipynb #549618bd
-def _items(dataset, indices: Sequence) -> list:
-    "The items at `indices`, by the dataset's `__getitems__` if it has one."
-    if getattr(dataset, "__getitems__", None): return dataset.__getitems__(indices)
-    return [dataset[i] for i in indices]
-
-# %% ../nbs/09_dataloaders.ipynb #ad6e8a65
 class Subset(Dataset):
-    """The items of `dataset` at `indices`, in that order; it reads a batch at once if `dataset` does.
-
-    Shapes: has as many items as `indices`, each with the shape that `dataset` gives it.
-    """
+    "The items of `dataset` at `indices`, in that order; nothing is copied."
     def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
-        self.dataset, self.indices, self.index_device = dataset, indices, getattr(dataset, "index_device", None)
+        self.dataset, self.indices = dataset, torch.as_tensor(indices, dtype=torch.int64)
 
-    def __getitem__(self, index: int) -> Any: return self.dataset[self.indices[index]]
-
-    def __getitems__(self, indices: Sequence[int]) -> list: return _items(self.dataset, [self.indices[i] for i in indices])
-
-    @cached_property
-    def _rows(self) -> Tensor: return torch.as_tensor(self.indices, device=self.index_device)
-
-    @property
-    def get_batch(self) -> Callable[[Tensor], Any] | None:
-        "Reads a batch from `dataset` by its `get_batch`; None if that has none."
-        read = getattr(self.dataset, "get_batch", None)
-        return read and (lambda indices: read(self._rows[indices]))
-
+    def __getitem__(self, index: int) -> Any: return self.dataset[self.indices[index].item()]
     def __len__(self) -> int: return len(self.indices)
 
-# %% ../nbs/09_dataloaders.ipynb #d0731dfc
-def random_split(dataset: Any, lengths: Sequence[int | float], generator: Generator | None = None) -> list[Subset]:
-    """Subsets of `dataset` of the given `lengths`, which share out its items at random; lengths may be fractions that sum to 1.
+def random_split(dataset: Any, lengths: Sequence[int | float],
+                 generator: Generator | None = None) -> list[Subset]:
+    """Subsets of these `lengths` (or fractions that sum to 1), which share out the items at random.
 
-    Shapes: `len(lengths)` subsets. Fractions are rounded down, and what is left goes one each to the first ones.
-    Raises `ValueError` when a fraction is outside [0, 1] or the lengths do not sum to `len(dataset)`.
+    Raises `ValueError` when a length is negative or they sum neither to `len(dataset)` nor to 1.
     """
-    n, total = len(dataset), sum(lengths)
-    if isclose(total, 1) and total <= 1:
-        if min(lengths) < 0: raise ValueError(f"lengths must be fractions between 0 and 1, not {list(lengths)}")
-        sizes = [floor(n * fraction) for fraction in lengths]
-        left = n - sum(sizes)
-        lengths = [size + (i < left) for i, size in enumerate(sizes)]
-        if 0 in lengths: warnings.warn(f"random_split made an empty subset: {n} items in lengths {lengths}", stacklevel=2)
-    if sum(lengths) != n: raise ValueError(f"lengths must sum to the {n} items of the dataset, not {sum(lengths)}")
-    order = torch.randperm(n, generator=generator).tolist()
-    return [Subset(dataset, order[end - length:end]) for end, length in zip(accumulate(lengths), lengths)]
+    n, lengths = len(dataset), list(lengths)
+    if min(lengths) < 0 or not (sum(lengths) == n or isclose(sum(lengths), 1)):
+        raise ValueError(f"lengths must be 0 or more and sum to {n} items or to 1, not {lengths}")
+    if isclose(sum(lengths), 1):
+        lengths = [floor(n*fraction) for fraction in lengths]
+        for i in range(n - sum(lengths)): lengths[i % len(lengths)] += 1
+    if 0 in lengths: warnings.warn(f"random_split made an empty subset: {lengths}", stacklevel=2)
+    order = torch.randperm(n, generator=generator)
+    return [Subset(dataset, order[end - k:end]) for end, k in zip(accumulate(lengths), lengths)]
 
-# %% ../nbs/09_dataloaders.ipynb #6459a6bc
-def _tensor(data, dtype: torch.dtype, shape: torch.Size) -> Tensor:
-    return torch.frombuffer(data, dtype=dtype).view(shape) if len(data) else torch.empty(shape, dtype=dtype)
+def _rows(dataset: Any, indices: Any) -> tuple[tuple[Tensor, ...], Tensor] | None:
+    "Tensors, and the rows there of these items; None where a class has changed what an item is."
+    subsets = []
+    while (get := getattr(type(dataset), "__getitem__", None)) is Subset.__getitem__:
+        subsets.append(dataset.indices)
+        dataset = dataset.dataset
+    if get is not TensorDataset.__getitem__: return None
+    if not isinstance(indices, Tensor):
+        indices = torch.tensor(list(map(operator.index, indices)), dtype=torch.int64)
+    for rows in subsets: indices = rows[indices]
+    indices = torch.where(indices < 0, indices + len(dataset), indices)
+    return dataset.tensors, indices.to(dataset.tensors[0].device)
 
-# %% ../nbs/09_dataloaders.ipynb #e442010f
-class _Pickler(pickle.Pickler):
-    "Pickles a CPU tensor as the bytes of its elements: nothing is shared, so nothing is left behind."
-    def reducer_override(self, obj: Any) -> Any:
-        if type(obj) is not Tensor or obj.requires_grad or obj.device.type != "cpu" or obj.layout != torch.strided: return NotImplemented
-        data = obj.contiguous().view(-1).view(torch.uint8).numpy()
-        return _tensor, (pickle.PickleBuffer(data), obj.dtype, obj.shape)
+def _take(tensors: tuple[Tensor, ...], rows: Tensor) -> list[Tensor]:
+    return [tensor.index_select(0, rows.to(tensor.device)) for tensor in tensors]
 
-# %% ../nbs/09_dataloaders.ipynb #c71aeb56
-def _dumps(obj, pickler: type = _Pickler):
-    buffer = io.BytesIO()
-    pickler(buffer, protocol=5).dump(obj)
-    return buffer.getbuffer()
+def _read(dataset: Any, collate_fn: Callable[[list], Any], indices: Sequence) -> Any:
+    "A batch: rows of tensors all at once where it may, else one item after another."
+    if collate_fn is default_collate and (found := _rows(dataset, indices)): return _take(*found)
+    return collate_fn([dataset[i] for i in indices])
 
-# %% ../nbs/09_dataloaders.ipynb #062a27a5
-def _failure(error: Exception, worker_id: int):
-    "A message (type, text with traceback) about an error; the type is RuntimeError where it cannot travel."
-    text = f"{type(error).__name__} in DataLoader worker {worker_id}\n\n{traceback.format_exc()}"
-    try: return _dumps((type(error), text))
-    except Exception: return _dumps((RuntimeError, text))
-
-# %% ../nbs/09_dataloaders.ipynb #6e42d477
-def _exit_with_parent():
-    wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
-
-def _send_results(connection: Connection, results: SimpleQueue):
-    while True: connection.send_bytes(results.get())
-
-def _work(connection: Connection, worker_id: int, base_seed: int, setup: tuple | None):
-    "A worker's life: set up, then a batch for each message with indices, until an empty message."
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    Thread(target=_exit_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    random.seed(base_seed + worker_id)
-    torch.manual_seed(base_seed + worker_id)
-    np.random.seed(np.random.SeedSequence([worker_id, base_seed & 0xFFFFFFFF, base_seed >> 32, 0]).generate_state(4))
-    try:
-        read, worker_init_fn = setup or pickle.loads(connection.recv_bytes())
-        if worker_init_fn: worker_init_fn(worker_id)
-    except Exception as error: return connection.send_bytes(_failure(error, worker_id))
-    results = SimpleQueue()
-    Thread(target=_send_results, args=(connection, results), daemon=True).start()
-    for message in iter(connection.recv_bytes, b""):
-        try: result = _dumps((None, read(pickle.loads(message))))
-        except Exception as error: result = _failure(error, worker_id)
-        results.put(result)
-
-# %% ../nbs/09_dataloaders.ipynb #1e7dfe2b
-class _Processes:
-    "One process for each worker of `loader`, with a pipe to each: how they start and how they end."
-    patience = 2.          # seconds in which a worker may end by itself
-
-    def __init__(self, loader, read, base_seed: int):
-        self.pid, self.processes, self.connections, self.pending = os.getpid(), [], [], deque()
-        context, setup, packed = loader.multiprocessing_context, (read, loader.worker_init_fn), None
-        if context.get_start_method() != "fork": setup, packed = None, _dumps(setup, _ModulePickler)
-        for worker in range(loader.num_workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, worker, base_seed, setup), daemon=True)
-            process.start()
-            theirs.close()
-            self.processes.append(process)
-            self.connections.append(ours)
-        for worker in range(loader.num_workers) if packed else (): self.post(worker, packed)
-
-    def post(self, worker: int, message):
-        try: self.connections[worker].send_bytes(message)
-        except OSError: pass          # it is dead
-
-    def close(self):
-        "Stops the idle, ends the busy, and returns when all are gone."
-        for worker, process in enumerate(self.processes):
-            if self.pending: process.terminate()
-            self.post(worker, b"")
-        for process, connection in zip(self.processes, self.connections):
-            process.join(self.patience)
-            process.kill()
-            process.join()
-            connection.close()
-        self.processes.clear()
-
-    def __del__(self, getpid=os.getpid, exiting=sys.is_finalizing):
-        if not exiting() and getpid() == self.pid: self.close()
-
-# %% ../nbs/09_dataloaders.ipynb #9a26d744
-def _obituary(processes) -> str:
-    "A sentence about those of the `processes` that are gone, or will be within a second."
-    gone = wait([process.sentinel for process in processes], 1)
-    ends = {process.pid: process.join() or process.exitcode for process in processes if process.sentinel in gone}
-    causes = [f"pid {pid} was killed by {signal.Signals(-code).name}" if code < 0 else f"pid {pid} exited with code {code}" for pid, code in ends.items()]
-    return (f"DataLoader worker died: {', '.join(causes)}. The system kills processes when memory runs out; other reasons stand in what the "
-            f"worker printed. A script that starts workers by spawn or forkserver needs `if __name__ == '__main__':`.")
-
-# %% ../nbs/09_dataloaders.ipynb #614bd6d9
-class _Text(str):
-    "A string whose repr keeps its line breaks: a KeyError shows the repr of its message."
-    __repr__ = str.__str__
-
-class _Workers(_Processes):
-    "Hands out batches of indices to processes, and collects what they read in the same order."
-    def __init__(self, loader, read, base_seed: int):
-        self.timeout, self.persistent, self.ahead = loader.timeout, loader.persistent_workers, loader.num_workers * loader.prefetch_factor
-        super().__init__(loader, read, base_seed)
-
-    def idle(self) -> bool: return bool(self.processes) and not self.pending
-
-    def send(self, worker: int, indices):
-        self.pending.append(worker)
-        self.post(worker, _dumps(indices))
-
-    def receive(self):
-        "The next batch; a worker's error is raised here, with the worker's traceback in its message."
-        worker, message = self.pending[0], None
-        ready = wait([self.connections[worker], *(process.sentinel for process in self.processes)], self.timeout or None)
-        if not ready: raise RuntimeError(f"DataLoader timed out: worker {worker} sent no batch in timeout={self.timeout} seconds")
-        if self.connections[worker] in ready:
-            with suppress(OSError, EOFError): message = self.connections[worker].recv_bytes()
-        if message is None: raise RuntimeError(_obituary(self.processes))
-        self.pending.popleft()
-        kind, value = pickle.loads(message)
-        if kind is None: return value
-        try: error = kind(_Text(value))
-        except Exception: error = RuntimeError(value)
-        raise error
-
-# %% ../nbs/09_dataloaders.ipynb #77b0ee0d
-def _epoch(workers: _Workers, batches: Iterable) -> Iterator:
-    "Hands out the first batches of indices, and returns an iterator over what the workers make of all of them."
-    tasks = zip(cycle(range(len(workers.processes))), batches)
-    for worker, indices in islice(tasks, workers.ahead): workers.send(worker, indices)
-    return _results(workers, tasks)
-
-def _results(workers: _Workers, tasks: Iterator) -> Iterator:
-    keep = False
-    try:
-        while workers.pending:
-            batch = workers.receive()
-            for worker, indices in islice(tasks, 1): workers.send(worker, indices)
-            yield batch
-        keep = workers.persistent
-    finally:
-        if not keep: workers.close()
-
-# %% ../nbs/09_dataloaders.ipynb #6e997f61
-def _read_item(dataset, collate_fn, index): return collate_fn(dataset[index])
-
-def _read_items(dataset, collate_fn, indices): return collate_fn(_items(dataset, indices))
-
-def _read_whole(dataset, indices): return dataset.get_batch(indices)
-
-def _as_it_is(item): return item
-
-def _plan(loader) -> tuple[Callable, Iterator]:
-    "How `loader` reads its dataset (an item, the items of a batch, or a whole batch at once), and at which indices."
-    dataset, collate_fn, batches = loader.dataset, loader.collate_fn, loader.batch_sampler
-    if batches is None: return partial(_read_item, dataset, collate_fn), iter(loader.sampler)
-    if collate_fn is not default_collate or not getattr(dataset, "get_batch", None): return partial(_read_items, dataset, collate_fn), iter(batches)
-    read, device = partial(_read_whole, dataset), getattr(dataset, "index_device", None)
-    return read, batches.tensors(device) if getattr(batches, "tensors", None) else map(torch.as_tensor, batches)
-
-# %% ../nbs/09_dataloaders.ipynb #16956fd1
-def _check_order(batch_size, shuffle, sampler, batch_sampler, drop_last) -> None:
-    if sampler is not None and shuffle: raise ValueError("sampler and shuffle are mutually exclusive: a sampler sets the order itself")
-    if batch_sampler is not None and (batch_size != 1 or shuffle or sampler is not None or drop_last):
-        raise ValueError("batch_sampler is mutually exclusive with batch_size, shuffle, sampler and drop_last: it decides all of them")
-    if batch_size is None and drop_last: raise ValueError("batch_size=None makes no batches, so it is mutually exclusive with drop_last")
-
-def _check_workers(num_workers: int, **options) -> None:
-    if num_workers < 0: raise ValueError(f"num_workers must be 0 (no worker processes) or more, not {num_workers}")
-    if options["timeout"] < 0: raise ValueError(f"timeout must be 0 (wait for ever) or a number of seconds, not {options['timeout']}")
-    if options["prefetch_factor"] is not None and options["prefetch_factor"] < 1: raise ValueError(f"prefetch_factor must be at least 1, not {options['prefetch_factor']}")
-    for name, value in options.items():
-        if value and num_workers == 0: raise ValueError(f"{name} is for worker processes: it needs num_workers > 0")
-
-def _context(method: Any) -> Any:
-    "The multiprocessing context for `method`: a name, a context, or None for the system's default."
-    if method is not None and not isinstance(method, str): return method
-    methods = multiprocessing.get_all_start_methods()
-    if method not in (None, *methods): raise ValueError(f"multiprocessing_context must be one of {methods}, not {method!r}")
-    return multiprocessing.get_context(method)
-
-# %% ../nbs/09_dataloaders.ipynb #fcb3c011
 class DataLoader:
-    """Iterates over `dataset` in batches; names, defaults and order of draws are those of `torch.utils.data.DataLoader`.
+    """Iterates over `dataset` in batches: names, order, defaults and draws are torch's.
 
-    A dataset that has `get_batch` is read a batch at a time, unless you pass a `collate_fn`. Options from `drop_last` on
-    are keyword-only. With `batch_size=None` there are no batches: the items come as they are. Nothing is moved to a device.
-
-    Shapes: a batch is what `collate_fn` makes of `batch_size` items; `default_collate` puts a batch dimension first.
-    Raises `ValueError` for options that exclude one another; `RuntimeError` when a worker dies or is past `timeout`; an
-    error in a worker comes with the worker's traceback, as the same type where that can be made from a text.
+    A batch is `collate_fn` (or `default_collate`) of a list of items. A stream (`IterableDataset`)
+    is read in the main process. `pin_memory` is there for torch's programs, and changes nothing;
+    nothing is moved to a device. Raises `ValueError` for options that exclude one another, and
+    `RuntimeError` for an error in a worker, with its traceback, or for one that dies.
     """
-    def __init__(self, dataset: Any, batch_size: int | None = 1, shuffle: bool | None = None, sampler: Iterable[int] | None = None,
-                 batch_sampler: Iterable[Sequence[int]] | None = None, num_workers: int = 0, collate_fn: Callable[[list], Any] | None = None, *,
-                 drop_last: bool = False, timeout: float = 0, worker_init_fn: Callable[[int], None] | None = None, multiprocessing_context: Any = None,
-                 generator: Generator | None = None, prefetch_factor: int | None = None, persistent_workers: bool = False) -> None:
-        _check_workers(num_workers, timeout=timeout, prefetch_factor=prefetch_factor, persistent_workers=persistent_workers, multiprocessing_context=multiprocessing_context)
-        _check_order(batch_size, shuffle, sampler, batch_sampler, drop_last)
-        if sampler is None: sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
-        if batch_sampler is not None: batch_size = None
-        elif batch_size is not None: batch_sampler = BatchSampler(sampler, batch_size, drop_last)
-        self.dataset, self.batch_size, self.sampler, self.batch_sampler, self.drop_last, self.generator = dataset, batch_size, sampler, batch_sampler, drop_last, generator
-        self.collate_fn = collate_fn or (_as_it_is if batch_sampler is None else default_collate)
-        self.num_workers, self.timeout, self.worker_init_fn, self.persistent_workers = num_workers, timeout, worker_init_fn, persistent_workers
-        self.prefetch_factor, self.multiprocessing_context = prefetch_factor or (2 if num_workers else None), _context(multiprocessing_context) if num_workers else None
-        self._workers = self._base_seed = None
+    def __init__(self, dataset: Any, batch_size: int = 1, shuffle: bool | None = None,
+                 sampler: Iterable | None = None, batch_sampler: Iterable[Sequence] | None = None,
+                 num_workers: int = 0, collate_fn: Callable[[list], Any] | None = None,
+                 pin_memory: bool = False, drop_last: bool = False, *,
+                 worker_init_fn: Callable[[int], None] | None = None,
+                 multiprocessing_context: Any = None, generator: Generator | None = None,
+                 persistent_workers: bool = False) -> None:
+        stream, ordered = isinstance(dataset, IterableDataset), sampler is not None
+        if batch_sampler is not None and (batch_size != 1 or shuffle or ordered or drop_last):
+            raise ValueError("batch_sampler replaces batch_size, shuffle, sampler and drop_last")
+        if ordered and shuffle or stream and (ordered or shuffle or batch_sampler is not None):
+            raise ValueError("shuffle and sampler exclude one another, and a stream has its order")
+        if num_workers < 0 or num_workers == 0 and (persistent_workers or multiprocessing_context):
+            raise ValueError(f"num_workers must be 0 or more, and more for persistent_workers or a "
+                             f"multiprocessing_context, not {num_workers}")
+        sized = hasattr(dataset, "__len__") or ordered or batch_sampler is not None
+        if not stream and not (hasattr(dataset, "__getitem__") and sized):
+            raise TypeError(f"{type(dataset).__name__} needs __getitem__(index) and __len__(), or "
+                            "to be an IterableDataset")
+        if shuffle: sampler = RandomSampler(dataset, generator=generator)
+        elif sampler is None: sampler = dataset if stream else SequentialSampler(dataset)
+        if batch_sampler is None: batch_sampler = BatchSampler(sampler, batch_size, drop_last)
+        else: batch_size = None
+        collate_fn = collate_fn or default_collate
+        store_attr()
+        self.workers = self._seed = None
 
-    def __len__(self) -> int: return len(self.sampler if self.batch_sampler is None else self.batch_sampler)
+    def __len__(self) -> int: return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator:
-        read, indices = _plan(self)
-        if self._base_seed is None or not self.persistent_workers: self._base_seed = _random_seed(self.generator)
-        if self.num_workers == 0: return map(read, indices)
-        workers = self._workers
-        if workers is None or not workers.idle(): workers = _Workers(self, read, self._base_seed)
-        if self.persistent_workers: self._workers = workers
-        return _epoch(workers, indices)
+        source, collate_fn, batches = self.dataset, self.collate_fn, iter(self.batch_sampler)
+        read = collate_fn if source is self.sampler else partial(_read, source, collate_fn)
+        if self._seed is None or not self.persistent_workers:
+            self._seed = _random_seed(self.generator)          # torch draws it without workers too
+        if self.num_workers: return iterate(self, read, batches, self._seed)
+        whole = type(self.batch_sampler) is BatchSampler and collate_fn is default_collate
+        if (whole and type(self.batch_sampler.sampler).__iter__ is _Sampler.__iter__
+                and _rows(source, [])): return self._cut(self.batch_sampler)
+        return (read(indices) for indices in batches)
 
-# %% ../nbs/09_dataloaders.ipynb #e0a3235b
-_NO_MODULE = """{name} is defined in a notebook, or is a lambda or local to a function, so a worker that starts afresh (spawn, forkserver) \
-cannot import it. Put it at the top level of a module, a .py file, and import it from there; or pass multiprocessing_context="fork" where the system has it."""
+    def _cut(self, batches: BatchSampler) -> Iterator:
+        "The batches of an order that goes to the device of the tensors, whole, once an epoch."
+        for order in batches.sampler.orders():
+            tensors, order = _rows(self.dataset, order)
+            for rows in order.split(batches.batch_size):
+                if len(rows) == batches.batch_size: yield _take(tensors, rows)
+        rest = len(order) % batches.batch_size          # the sampler is at its end, as torch's is
+        if rest and not batches.drop_last: yield _take(tensors, order[-rest:])
 
-class _ModulePickler(_Pickler):
-    "Refuses what a process that starts afresh could not import."
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, (type, FunctionType)):
-            notebook = obj.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
-            if notebook or "<" in obj.__qualname__: raise pickle.PicklingError(_NO_MODULE.format(name=obj.__qualname__))
-        return super().reducer_override(obj)
+def __getattr__(name: str) -> Any:
+    "What is not built here is torch's: samplers, datasets, `get_worker_info`."
+    if name[0] != "_" and hasattr(torch.utils.data, name): return getattr(torch.utils.data, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]: return __all__

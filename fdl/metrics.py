@@ -5,55 +5,43 @@
 # %% auto #0
 __all__ = ['accuracy', 'Report', 'report']
 
-# %% ../nbs/06_training_loop.ipynb #37d65a3a
+# %% ../nbs/06_training_loop.ipynb #1543abaf
 from collections.abc import Callable
+
 from typing import NamedTuple
 
 import torch
+
 from torch import Tensor
 
-# %% ../nbs/06_training_loop.ipynb #a0e3faf6
-def accuracy(input: Tensor, target: Tensor) -> Tensor:
-    """The share of rows whose largest score stands at the target: a 0-d float32 tensor on the device of `input`.
+def accuracy(input: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
+    """The share of targets at which the largest score of their row stands, a 0-d float32 tensor.
 
-    Shapes: `input` (n, c), `target` (n,) of integers in [0, c); or (n, c, d1, ...) and (n, d1, ...), as in `cross_entropy`.
+    Shapes: scores `input` (n, c) or (n, c, d1, ...); `target` (n,) or (n, d1, ...), of classes or
+    `ignore_index`, which does not count: a share of none is nan.
     Raises `ValueError` when the shapes do not fit or there are no rows.
     """
-    if input.ndim < 2 or target.shape != input.shape[:1] + input.shape[2:]:
-        raise ValueError(f"input must have shape (n, c) and target (n,), or (n, c, d1, ...) and (n, d1, ...), "
-                         f"but input has shape {tuple(input.shape)} and target {tuple(target.shape)}")
-    if target.numel() == 0: raise ValueError(f"accuracy needs one row or more, but target has shape {tuple(target.shape)}")
-    return (input.argmax(1) == target).float().mean()
+    if input.ndim < 2 or target.shape != input.shape[:1] + input.shape[2:] or not target.numel():
+        raise ValueError(f"input must have shape (n, c) and target (n,), or (n, c, d1, ...) and "
+                         f"(n, d1, ...), with one row or more, not {tuple(input.shape)} and "
+                         f"{tuple(target.shape)}")
+    counts = target.long() != ignore_index
+    return ((input.argmax(1) == target) & counts).sum().float() / counts.sum()
 
-# %% ../nbs/06_training_loop.ipynb #6da29bb1
 class Report(NamedTuple):
-    """Loss and accuracy of a model, both means over all rows of a set.
-
-    Shapes: two floats; `loss` is what the loss function returns, `accuracy` a share in [0, 1].
-    """
+    """Loss and accuracy of a model over a whole set: two floats."""
     loss: float
     accuracy: float
 
     def __repr__(self) -> str: return f"Report(loss={self.loss:.4f}, accuracy={self.accuracy:.4f})"
 
-
 @torch.no_grad()
 def report(model: Callable[[Tensor], Tensor], loss_func: Callable[[Tensor, Tensor], Tensor],
            x: Tensor, y: Tensor, batch_size: int = 1000) -> Report:
-    """Loss and accuracy of `model` over all of `x` and `y`, taken in batches, each weighted by its rows, without gradients.
+    """Loss and accuracy of `model` over all of `x` and `y`, seen in batches, without gradients.
 
-    Shapes: `x` (n, ...) and `y` (n,), where `model(x)` is (n, c); `loss_func(model(x), y)` is a mean over rows, a 0-d tensor.
-    Raises `ValueError` when `x` and `y` differ in length or are empty, `batch_size` is below 1, or a loss is not 0-d.
+    Shapes: `x` (n, ...) and `y` (n,), where `model(x)` is (n, c) and `loss_func` returns a scalar.
+    Raises `ValueError` when `x` and `y` differ in length or are empty.
     """
-    if len(x) != len(y) or len(x) == 0:
-        raise ValueError(f"x and y must have the same number of rows, one or more, not {len(x)} and {len(y)}")
-    if batch_size < 1: raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
-    rows, values = [], []
-    for xb, yb in zip(x.split(batch_size), y.split(batch_size)):
-        preds = model(xb)
-        loss = loss_func(preds, yb)
-        if loss.ndim: raise ValueError(f"loss_func must return a mean, a 0-d tensor, not shape {tuple(loss.shape)}")
-        rows.append(len(yb))
-        values.append(torch.stack([loss, accuracy(preds, yb)]))
-    weights = torch.tensor(rows, dtype=torch.float64) / len(y)
-    return Report(*(weights @ torch.stack(values).cpu().double()).tolist())
+    preds = torch.cat([model(xb) for xb in x.split(batch_size)])
+    return Report(accuracy=accuracy(preds, y).item(), loss=loss_func(preds, y).item())
