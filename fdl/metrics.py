@@ -6,12 +6,7 @@
 __all__ = ['accuracy', 'Report', 'report']
 
 # %% ../nbs/06_training_loop.ipynb #1543abaf
-from collections.abc import Callable
-
-from typing import NamedTuple
-
 import torch
-
 from torch import Tensor
 
 def accuracy(input: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
@@ -27,6 +22,10 @@ def accuracy(input: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
                          f"{tuple(target.shape)}")
     counts = target.long() != ignore_index
     return ((input.argmax(1) == target) & counts).sum().float() / counts.sum()
+
+# %% ../nbs/06_training_loop.ipynb #0c3787f5
+from collections.abc import Callable
+from typing import NamedTuple
 
 class Report(NamedTuple):
     """Loss and accuracy of a model over a whole set: two floats."""
