@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from fdl import plots
-from fdl.plots import get_grid, plot_confusion, plot_history, plot_mistakes, show_image, show_images, subplots
+from fdl.plots import confusion_matrix, get_grid, plot_confusion, plot_history, plot_mistakes, show_image, show_images
 
 
 @pytest.fixture(autouse=True)
@@ -48,12 +48,6 @@ def test_a_grid_too_small_is_refused(n, nrows, ncols):
     with pytest.raises(ValueError, match=f"nrows={nrows} times ncols={ncols} .*n={n}"): show_images(torch.zeros(n, 4, 4), nrows=nrows, ncols=ncols)
 
 
-def test_subplots_is_always_a_grid():
-    for shape in ((1, 1), (1, 3), (3, 1), (2, 2)):
-        figure, axes = subplots(*shape, imsize=0.5)
-        assert axes.shape == shape and figure.get_size_inches().tolist() == [shape[1]/2, shape[0]/2]
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_floating_dtypes_and_gradients(dtype):
     ax = show_image(torch.tensor([[0.25, 0.5]], dtype=dtype, requires_grad=True))
@@ -61,7 +55,7 @@ def test_floating_dtypes_and_gradients(dtype):
 
 
 @pytest.mark.parametrize("image, limits", [
-    (np.array([[3, 9]], np.uint8), (0, 255)), (torch.tensor([[3, 9]]), (0, 255)), (torch.tensor([[3, 900]]), (0, 900)),
+    (np.array([[3, 9]], np.uint8), (0, 255)), (torch.tensor([[3, 9]]), (0, 9)), (torch.tensor([[3, 900]]), (0, 900)),
     (torch.tensor([[True, False]]), (0, 1)), (np.array([[0.3, 0.31]]), (0, 1)), ([[0.0, 7.5]], (0, 7.5)),
     (torch.tensor([[-0.1, 0.05]]), (-0.1, 0.1)), (torch.tensor([[-1, 3]]), (-3, 3)), (torch.zeros(2, 2), (0, 1)),
     (torch.tensor([[math.nan, 0.5]]), (0, 1)), (torch.tensor([[math.inf, 0.5]]), (0, 1)), (torch.tensor([[-math.inf, -0.5]]), (-0.5, 0.5)),
@@ -104,7 +98,7 @@ def test_other_shapes_are_refused(shape):
 
 
 def test_a_given_axes_is_used_and_returned():
-    _, axes = subplots(1, 2)
+    _, axes = plt.subplots(1, 2, squeeze=False)
     assert show_image(torch.rand(4, 4), axes[0, 1], "title") is axes[0, 1] and axes[0, 1].get_title() == "title" and not axes[0, 0].images
     assert plot_confusion([0, 1], [1, 1], ax=axes[0, 0]) is axes[0, 0] and len(plt.get_fignums()) == 1
 
@@ -130,7 +124,8 @@ def test_history_of_every_kind():
         axes = plot_history(history)
         assert [ax.get_ylabel() for ax in axes] == panels and all(ax.get_xlabel() == "epoch" for ax in axes)
     axes = plot_history([*full[:2], dict(epoch=2, seconds=1), full[3]])
-    assert axes[0].lines[0].get_xdata().tolist() == [0, 1, 3]
+    assert [line.get_xdata().tolist() for line in axes[0].lines] == [[-0.5, 0.5, 2.5], [0, 1, 3]]  # a mean over an epoch stands in its middle
+    assert plot_history([dict(train_loss=1.0), dict(valid_loss=1.0)])[0].lines[1].get_xdata().tolist() == [2]
 
 
 def test_confusion_counts_against_a_loop():
@@ -162,6 +157,14 @@ def test_confusion_refuses(targets, preds, classes, message):
     with pytest.raises(ValueError, match=message): plot_confusion(targets, preds, classes)
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_labels_of_narrow_integers_do_not_overflow(kind):
+    targets, preds = torch.tensor([20, 25, 100], dtype=kind), torch.tensor([20, 25, 3])
+    counts = confusion_matrix(targets, preds)
+    assert counts.shape == (101, 101) and counts[20, 20] == counts[25, 25] == counts[100, 3] == 1 and counts.sum() == 3
+    assert plot_confusion(targets, preds).get_title() == "66.7% of 3 right"
+
+
 def test_mistakes_are_the_surest_first():
     torch.manual_seed(0)
     x, y, logits = torch.rand(200, 16), torch.randint(4, (200,)), torch.randn(200, 4, requires_grad=True)
@@ -171,7 +174,7 @@ def test_mistakes_are_the_surest_first():
     assert len(axes) == 9
     for ax, i in zip(axes, order):
         assert np.array_equal(pixels(ax).ravel(), x[i].numpy())
-        assert ax.get_title() == f"{logits[i].argmax()}, not {y[i]}\n{probs[i].max():.1%}"
+        assert ax.get_title() == f"read {logits[i].argmax()}, is {y[i]}\n{probs[i].max():.1%}"
     assert len(plot_mistakes(x, y, logits, n=1000)) == wrong.sum() if wrong.sum() < 40 else True
 
 
@@ -190,4 +193,4 @@ def test_everything_can_be_drawn(recwarn):
 
 
 def test_public_names():
-    assert set(plots.__all__) == {"subplots", "show_image", "get_grid", "show_images", "plot_history", "plot_confusion", "plot_mistakes"}
+    assert set(plots.__all__) == {"confusion_matrix", "show_image", "get_grid", "show_images", "plot_history", "plot_confusion", "plot_mistakes"}
