@@ -20,7 +20,7 @@ test: ## set everything up and run every check
 
 audit: ## break every exported definition on purpose and list what the lessons do not notice (slow)
 	@$(call setup,lab test)
-	@$(BIN)/python tests/audit.py $(AUDIT_FLAGS)
+	@$(BIN)/python tests/tools/audit.py $(AUDIT_FLAGS)
 
 train: ## train the course's fast network to 99% on MNIST and save pictures of the result in runs/
 	@$(call setup,)

@@ -13,7 +13,7 @@ ROOT = readme.ROOT
 
 def made() -> dict[str, bytes]:
     "The files that an export may write, with their contents."
-    paths = [*ROOT.glob("fdl/*.py"), *ROOT.glob("nbs/*.ipynb"), *ROOT.glob("README.md"),
+    paths = [*ROOT.glob("fdl/**/*.py"), *ROOT.glob("nbs/*.ipynb"), *ROOT.glob("README.md"),
              *ROOT.glob(f"{readme.PICTURES}/*.png")]
     return {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in paths}
 

@@ -12,7 +12,12 @@ from run_notebooks import ours
 
 LESSONS = sorted((ROOT/"nbs").glob("[0-9][0-9]_*.ipynb"))
 NOTEBOOKS = [*LESSONS, ROOT/"nbs"/"index.ipynb"]
-MODULES = sorted(p for p in (ROOT/"fdl").glob("*.py") if not p.stem.startswith("_"))
+MODULES = sorted(p for p in (ROOT/"fdl").rglob("*.py") if not p.stem.startswith("_") or p.parent.name != "fdl")
+
+
+def dotted(path: Path) -> str:
+    "The name by which a module is imported: `fdl.optim` for fdl/optim/__init__.py."
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -42,13 +47,14 @@ def default_module(path: Path) -> str | None:
 
 
 def exports(path: Path) -> dict[str, set[str]]:
-    "For each module that a lesson adds to, the public names that it defines there."
+    "For each module that a lesson adds to, as `fdl` names it, the public names that it defines there."
     names = {}
     for source in code(path):
         module = directive(source, "export")
         if module is None: continue
+        module = (module or default_module(path)).removesuffix(".__init__")
         defined = {node.name for node in ast.parse(source).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-        names.setdefault(module or default_module(path), set()).update(n for n in defined if not n.startswith("_"))
+        names.setdefault(module, set()).update(n for n in defined if not n.startswith("_"))
     return names
 
 

@@ -143,6 +143,6 @@ draws = [random.random(), np.random.rand(), torch.rand(1).item(), random.Random(
     monkeypatch.setenv("FDL_SEED_SHIFT", "5")
     path = tmp_path/"nb.ipynb"
     nbformat.write(new_notebook(cells=[cell(source=program.format(2) + "\nprint(*map(float, draws))")]), path)
-    nb, _ = run_notebooks.execute(path, (ROOT/"tests"/"shifted_seeds.py").read_text())
+    nb, _ = run_notebooks.execute(path, (ROOT/"tests"/"lessons"/"shifted_seeds.py").read_text())
     exec(program.format(7), here := {})
     assert [float(n) for n in nb.cells[0].outputs[0].text.split()] == here["draws"]

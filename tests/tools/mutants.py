@@ -15,7 +15,7 @@ from course import ROOT, code, directive
 
 GOAL = .95  # the share of its mutants that a lesson must notice
 LEAST = 3  # mutants that an exported name must have
-EQUIVALENT = ROOT/"tests"/"equivalent_mutants.md"
+EQUIVALENT = ROOT/"tests"/"tools"/"equivalent_mutants.md"
 
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult,
              ast.FloorDiv: ast.Mult, ast.Mod: ast.FloorDiv, ast.MatMult: ast.Mult}

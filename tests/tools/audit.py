@@ -1,6 +1,6 @@
 """Breaks the exported definitions of lessons on purpose, and counts how many of the breaks are noticed: by the lesson, or by the tests of its modules.
 
-    python tests/audit.py [nbs/02_matmul.ipynb ...] [--name linear]      (`make audit`: all lessons)
+    python tests/tools/audit.py [nbs/02_matmul.ipynb ...] [--name linear]      (`make audit`: all lessons)
 
 A mutant runs in a fork of a process that has run the lesson up to the broken cell, and runs on from there to the first
 failure. Cells marked `#| slow`, and those that need one of them, are left out. What the lesson lets pass is put into the
@@ -32,6 +32,7 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
+sys.path.append(str(Path(__file__).parents[1]))
 from course import LESSONS, ROOT, code, default_module, directive, read
 from mutants import EQUIVALENT, GOAL, Mutant, complaints, equivalents, mutants, public_names
 

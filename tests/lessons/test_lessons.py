@@ -19,7 +19,7 @@ import run_notebooks
 from course import LESSONS, NOTEBOOKS, ROOT, declared, read
 
 MOST_SECONDS = {"14_convolutions": 90, "19_training_fast": 120}  # all others: 60
-NO_NETWORK = str(Path(__file__).parent/"no_network")
+NO_NETWORK = str(ROOT/"tests"/"no_network")
 SHIFTED_SEEDS = Path(__file__).parent/"shifted_seeds.py"
 # What each test runs: by how much the seeds are moved, and one of run_notebooks.ROUNDINGS.
 HOW = {"test_runs_alone": (0, "stored"), "test_other_seeds": (1000, "avx2"), "test_other_rounding": (0, None)}

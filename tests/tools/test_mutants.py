@@ -9,10 +9,10 @@ from types import GenericAlias
 import nbformat
 import pytest
 
-from course import LESSONS, MODULES, ROOT, code, directive
+from course import LESSONS, MODULES, ROOT, code, directive, dotted
 from mutants import GOAL, broken, complaints, equivalents, public_names
 
-AUDIT = ROOT/"tests"/"audit.py"
+AUDIT = ROOT/"tests"/"tools"/"audit.py"
 forks = pytest.mark.skipif(sys.platform != "linux", reason="the audit forks a process with torch in it, which was tried on Linux only")
 
 
@@ -143,7 +143,7 @@ def test_complaints(planted, tmp_path, monkeypatch):
 
 
 def test_public_names():
-    exported = [(name, getattr(module, name)) for path in MODULES for module in [importlib.import_module(f"fdl.{path.stem}")] for name in module.__all__]
+    exported = [(name, getattr(module, name)) for path in MODULES for module in [importlib.import_module(dotted(path))] for name in module.__all__]
     found = [name for path in LESSONS for name in public_names(path)]
     assert sorted(found) == sorted(name for name, thing in exported if type(thing) is not GenericAlias)
 
