@@ -4,7 +4,7 @@ BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 NOTEBOOKS = $(patsubst nbs/%.ipynb,%,$(sort $(wildcard nbs/*.ipynb)))
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test audit train bench export run clean
+.PHONY: help lab test weekly audit train bench export run clean
 
 help: ## list these commands
 	@echo "Foundations of Deep Learning: make COMMAND, one of"
@@ -17,6 +17,10 @@ lab: ## set everything up and open JupyterLab at the first lesson
 test: ## set everything up and run every check
 	@$(call setup,lab test)
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+weekly: ## set everything up and run what is too slow for each run: other arithmetics, other trainers
+	@$(call setup,lab test bench)
+	@$(BIN)/python -m pytest -m weekly $(PYTEST_FLAGS)
 
 audit: ## break every exported definition on purpose and list what the lessons do not notice (slow)
 	@$(call setup,lab test)
