@@ -26,7 +26,6 @@ def _unpack(path: Path, sha256: str = "") -> bytes:
 
 # %% ../nbs/01_mnist.ipynb #cbd5bff3
 import math
-import struct
 
 import numpy as np
 import torch
@@ -35,14 +34,12 @@ from torch import Tensor
 def _parse_idx(data: bytes, path: Path) -> Tensor:
     "The array of unsigned bytes in `data`, which came from `path`."
     start = 4 + 4*int.from_bytes(data[3:4], "big")
-    if data[:3] != b"\0\0\x08" or len(data) < max(start, 4):
-        raise ValueError(f"{path} is no IDX file of unsigned bytes: it starts with "
-                         f"'{data[:4].hex(' ')}', wanted 00 00 08, the number of dimensions and "
-                         "their sizes")
-    shape = struct.unpack(f">{data[3]}I", data[4:start])
-    if len(data) - start != math.prod(shape):
-        raise ValueError(f"{path} is damaged: its header says {shape}, that is {math.prod(shape):,}"
-                         f" bytes, but {len(data) - start:,} follow it")
+    shape = tuple(int.from_bytes(data[i:i + 4], "big") for i in range(4, start, 4))
+    if data[:3] != b"\0\0\x08" or len(data) != start + math.prod(shape):
+        raise ValueError(f"{path} is no IDX file of unsigned bytes, or is damaged: of its "
+                         f"{len(data):,} bytes the first are {data[:4].hex(' ')}, wanted 00 00 08 "
+                         f"and the number of dimensions; the sizes {shape} promise "
+                         f"{start + math.prod(shape):,} bytes")
     return torch.tensor(np.frombuffer(data, np.uint8, offset=start).reshape(shape))
 
 def read_idx(path: str | Path) -> Tensor:
@@ -123,7 +120,7 @@ def _read(file: str, data_dir: str | Path | None) -> tuple[bytes, Path]:
         named = data_dir or os.environ.get("FDL_DATA")
         path = folders[0 if named else -1]/f"{file}.gz"           # never into the course
         _download(file, path)
-    return _unpack(path, *_KNOWN.get(file, ())[:1]), path
+    return _unpack(path, _KNOWN[file][0] if file in _KNOWN else ""), path
 
 def _pair(folder: str, part: str, data_dir: str | Path | None) -> tuple[Tensor, Tensor]:
     "The images (n, rows*cols) as floats in [0, 1) and the labels (n,) as integers."
@@ -131,8 +128,8 @@ def _pair(folder: str, part: str, data_dir: str | Path | None) -> tuple[Tensor, 
     labels = _read(f"{folder}/{part}-labels-idx1-ubyte", data_dir)
     x, y = _parse_idx(*images), _parse_idx(*labels)
     if x.ndim != 3 or y.shape != x.shape[:1]:
-        raise ValueError(f"{images[1]} has the shape {tuple(x.shape)}, wanted (n, rows, cols), and "
-                         f"{labels[1]} has {tuple(y.shape)}, wanted {tuple(x.shape[:1])}")
+        raise ValueError(f"{images[1]} has shape {tuple(x.shape)} and {labels[1]} has shape "
+                         f"{tuple(y.shape)}, wanted (n, rows, cols) and (n,)")
     return x.flatten(1).float() / 256, y.long()
 
 # %% ../nbs/01_mnist.ipynb #b76783d1
@@ -157,11 +154,7 @@ def load_mnist(name: str = "mnist", data_dir: str | Path | None = None,
         arrays = pickle.loads(_read("mnist.pkl", data_dir)[0], encoding="latin1")
         splits = [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in arrays]
     else:
-        x, y = _pair(name, "train", data_dir)
-        test = _pair(name, "t10k", data_dir)
-        if x.shape[1] != test[0].shape[1]:
-            raise ValueError(f"the images of {name} must all have one size, not {x.shape[1]} pixels"
-                             f" for training and {test[0].shape[1]} for testing")
+        (x, y), test = (_pair(name, part, data_dir) for part in ("train", "t10k"))
         if 4*y.diff().count_nonzero() < len(y):                   # neighbours are mostly alike
             order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
             x, y = x[order], y[order]
