@@ -137,8 +137,7 @@ class MSE(Module):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         "The loss, one number."
         if input.shape != target.shape:
-            raise ValueError("input and target must have the same shape, not "
-                             f"{tuple(input.shape)} and {tuple(target.shape)}")
+            raise ValueError(f"input {input.shape} and target {target.shape} differ in shape")
         return (input - target).square().mean()                         # (03.10)
 
     def bwd(self, out: Tensor, input: Tensor, target: Tensor) -> None:
@@ -152,13 +151,9 @@ class Sequential(Module):
     """`layers` one after another; `backward` goes through them in reverse.
 
     Shapes: the input is what the first layer takes, the output what the last one returns.
-    Raises `ValueError` if a layer is given twice, because a layer remembers only its last call.
+    Give each layer once, since it remembers only its last call; two layers may share their tensors.
     """
-    def __init__(self, *layers: Module):
-        if len(set(layers)) < len(layers):
-            raise ValueError("a layer is given twice, but remembers only its last call: make "
-                             "another one that shares its tensors")
-        self.layers = layers
+    def __init__(self, *layers: Module): self.layers = layers
 
     def forward(self, x: Tensor) -> Tensor:
         "The output of the last layer."

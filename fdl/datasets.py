@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 
 def _unpack(path: Path, sha256: str = "") -> bytes:
-    "The bytes of the file `path`, out of gzip if they are in it; if `sha256` is given, it is theirs."
+    "The bytes of the file `path`, out of gzip if they are in it; refused without that `sha256`."
     data = path.read_bytes()
     try: data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
     except (EOFError, OSError, zlib.error) as e:
@@ -53,7 +53,7 @@ def read_idx(path: str | Path) -> Tensor:
 
 # %% ../nbs/01_mnist.ipynb #d7879851
 _MNIST = (
-    "https://raw.githubusercontent.com/mnielsen/neural-networks-and-deep-learning/master/data/{file}",
+    "https://github.com/mnielsen/neural-networks-and-deep-learning/raw/master/data/{file}",
     "https://archive.softwareheritage.org/api/1/content/sha256:"
     "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416/raw/",
     "https://github.com/MichalDanielDobrzanski/DeepLearningPython/raw/master/{file}")
@@ -94,7 +94,7 @@ def _download(file: str, path: Path) -> None:
                 fetch(url, f"{tmp}/new", None)
                 _unpack(Path(tmp)/"new", sha256)
                 return os.replace(f"{tmp}/new", path)
-            except (OSError, ValueError) as e: failures.append(f"- {url}\n  {type(e).__name__}: {e}")
+            except (OSError, ValueError) as e: failures.append(f"- {url}\n  {e}")
     raise RuntimeError("\n".join([
         f"no mirror sent {file}:", *failures, f"By hand: get it from one of these addresses and "
         f"put it at {path}. Unpacked, its sha256 must be {sha256}"]))
@@ -113,7 +113,7 @@ def _read(file: str, data_dir: str | Path | None) -> tuple[bytes, Path]:
     paths = [folder/f"{file}{ending}" for folder in folders for ending in ("", ".gz")]
     path = next((path for path in paths if path.is_file()), None)
     if path is None and file not in _KNOWN:
-        raise FileNotFoundError(f"there is no {file} or {file}.gz in {', '.join(map(str, folders))}; "
+        raise FileNotFoundError(f"no {file} or {file}.gz is in {', '.join(map(str, folders))}; "
                                 "name must be 'mnist', 'fashion_mnist' or a folder of your own "
                                 "with four IDX files")
     if path is None:

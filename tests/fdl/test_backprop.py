@@ -147,14 +147,13 @@ def test_refusals():
     x, w, b, relu = randn(4, 3), randn(3, 2), randn(2), ReLU()
     relu(x)
     with pytest.raises(RuntimeError, match="no gradient has arrived at the output of ReLU"): relu.backward()
-    with pytest.raises(ValueError, match="given twice"): Sequential(relu, relu)
     for bad in (randn(2, 4), randn(3), randn(1, 4, 3)):
         with pytest.raises(RuntimeError): Linear(w, b)(bad)
 
 
 @pytest.mark.parametrize("input, target", [((4, 1), (4,)), ((4, 2), (2, 4)), ((4,), ()), ((4, 2), (1, 2))])
 def test_mse_refuses(input, target):
-    with pytest.raises(ValueError, match=r"same shape, not \(4,"): MSE()(randn(*input), randn(*target))
+    with pytest.raises(ValueError, match="input .* and target .* differ in shape"): MSE()(randn(*input), randn(*target))
 
 
 # The checker.

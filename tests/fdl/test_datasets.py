@@ -256,7 +256,7 @@ def test_all_mirrors_fail(places, monkeypatch, good, server, down):
     monkeypatch.setattr(datasets, "_TIMEOUT", 0.3)
     with pytest.raises(RuntimeError) as e: load_mnist(data_dir=places.arg)
     for part in (down.format(file=FILE), f"{server.url}/404/{FILE}", "404", f"{server.url}/drop/{FILE}",
-                 f"{server.url}/wrong/{FILE}\n  ValueError", "26 bytes",
+                 f"{server.url}/wrong/{FILE}\n  ", "26 bytes",
                  f"{server.url}/stall/{FILE}", "timed out", "By hand", inside(good),
                  str(places.arg/FILE)): assert part in str(e.value), part
     assert files_in(places.arg) == []
@@ -442,7 +442,7 @@ def test_device(places, device):
 
 def test_an_unknown_name(places):
     with pytest.raises(FileNotFoundError) as e: load_mnist("mnits", data_dir=places.arg)
-    for part in ("'mnits'", "'mnist'", "'fashion_mnist'", *map(str, vars(places).values())): assert part in str(e.value)
+    for part in ("mnits/", "'mnist'", "'fashion_mnist'", *map(str, vars(places).values())): assert part in str(e.value)
 
 
 def test_files_that_do_not_fit_together(places):
@@ -497,7 +497,7 @@ def test_fashion_mnist_is_downloaded_checked_and_split(places, monkeypatch, serv
 def test_folders_where_files_should_be(places, tmp_path):
     "As some archives unpack: each file in a folder of its name; or pictures, a folder for each class."
     for name in PARTS: (places.arg/"mine"/name/name).mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match="there is no mine/train-images-idx3-ubyte or"): load_mnist("mine", data_dir=places.arg)
+    with pytest.raises(FileNotFoundError, match="no mine/train-images-idx3-ubyte or"): load_mnist("mine", data_dir=places.arg)
     with pytest.raises(OSError): read_idx(tmp_path)
 
 
