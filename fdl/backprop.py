@@ -74,8 +74,7 @@ class Module:
 
     Shapes: inputs and output are those of `forward`; each `.g` has the shape of its tensor.
     Raises `RuntimeError` from `backward` if no gradient has arrived at the output.
-    Source: Rumelhart, Hinton and Williams, Learning representations by back-propagating errors
-    (1986).
+    Source: J. Howard, fast.ai, From Deep Learning Foundations to Stable Diffusion (2022).
     """
     def __call__(self, *args: Tensor) -> Tensor:
         "The output for `args`; both are remembered for `backward`."
