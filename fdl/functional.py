@@ -57,17 +57,15 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
 
     Shapes: `input` and `target` the same, any; returns a scalar, or that shape for `"none"`.
     Raises `ValueError` when the shapes differ or `reduction` is unknown, `TypeError` when neither
-    holds floating-point numbers, or one holds complex ones.
+    holds floats, or one holds complex numbers.
     Source: Bishop, Pattern Recognition and Machine Learning (2006), 1.1 and 3.1.1.
     """
     if input.shape != target.shape:
         raise ValueError(f"input and target must have the same shape, not {_shapes(input, target)}")
-    dtype = torch.result_type(input, target)
-    if not dtype.is_floating_point:
-        raise TypeError(f"input and target must hold real, one of them floating-point, numbers, "
-                        f"not {input.dtype} and {target.dtype}")
-    losses = (_wide(input) - _wide(target)).square()
-    return _reduce(losses, losses.numel(), reduction).to(dtype)
+    error = input - target
+    if not error.is_floating_point():
+        raise TypeError(f"mse_loss needs real floats, not {input.dtype} and {target.dtype}")
+    return _reduce(_wide(error).square(), error.numel(), reduction).to(error.dtype)
 
 # %% ../nbs/02_matmul.ipynb #02-getattr
 import torch.nn.functional as F
@@ -78,9 +76,6 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 # %% ../nbs/05_cross_entropy.ipynb #05-softmax
-import torch
-from torch import Tensor
-
 def softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
     """The probabilities of the scores `input`: positive, and their sum along `dim` is one.
 
@@ -106,20 +101,16 @@ def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) 
     Source: Blanchard, Higham and Higham, Computing the Log-Sum-Exp and Softmax Functions (2021).
     """
     wide = _wide(input)
-    peak = wide.detach().amax(dim, keepdim=True)
-    peak = peak.masked_fill(peak.isinf(), 0)
+    peak = wide.detach().amax(dim, keepdim=True).nan_to_num(0, 0, 0)
     result = (wide - peak).exp().sum(dim, keepdim=True).log() + peak
     return (result if keepdim else result.squeeze(dim)).to(torch.result_type(input, 1.0))
 
 # %% ../nbs/05_cross_entropy.ipynb #c055
 def _classes_last(input: Tensor) -> Tensor:
     "`input` (n, c, ...) as (n, ..., c), in floating-point numbers of 32 bits or more."
-    if not input.is_floating_point():
-        raise TypeError(f"input must hold floating-point numbers, not {input.dtype}")
     return _wide(input.movedim(1, -1) if input.ndim > 2 else input)
 
-def _choose(table: Tensor, target: Tensor, weight: Tensor | None,
-            ignore_index: int) -> tuple[Tensor, Tensor]:
+def _choose(table: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> tuple:
     "Minus the entries of `table` (..., c) at the classes `target`, and the sum of their weights."
     kind = getattr(target, "dtype", type(target))
     if kind not in (torch.int64, torch.uint8):
@@ -153,7 +144,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore
     table = _classes_last(input)
     if weight is not None: table = table * weight
     losses, total = _choose(table, target, weight, ignore_index)
-    return _reduce(losses, total, reduction).to(input.dtype)
+    return _reduce(losses, total, reduction).to(torch.result_type(input, 1.0))
 
 # %% ../nbs/05_cross_entropy.ipynb #c060
 def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
@@ -168,7 +159,8 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
     """
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be from 0 to 1, not {label_smoothing}")
-    table = log_softmax(_classes_last(input), -1)
+    log_probs = log_softmax(input, min(input.ndim - 1, 1))
+    table = _classes_last(log_probs)
     if weight is not None: table = table * weight
     if isinstance(target, Tensor) and target.is_floating_point() and target.shape == input.shape:
         if ignore_index >= 0: raise ValueError(f"ignore_index={ignore_index} needs class indices")
@@ -179,7 +171,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
         if label_smoothing:
             table = (1 - label_smoothing) * table + label_smoothing * table.mean(-1, keepdim=True)
         losses, total = _choose(table, target, weight, ignore_index)
-    return _reduce(losses, total, reduction).to(torch.result_type(input, target))
+    return _reduce(losses, total, reduction).to(torch.result_type(log_probs, target))
 
 # %% ../nbs/14_convolutions.ipynb #09afac74
 Size2 = int | tuple[int, int]

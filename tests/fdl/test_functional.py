@@ -127,8 +127,9 @@ def test_arithmetic_is_wide_enough():
     for f in (lambda x: ours.avg_pool2d(x, 2), lambda x: ours.adaptive_avg_pool2d(x, 3), lambda x: ours.batch_norm(x, None, None, training=True)):
         assert_close(f(pixels), f(pixels.float()))
     for a, b in product([torch.uint8, torch.int64, torch.bool, torch.complex64], repeat=2):
-        with pytest.raises(TypeError, match=f"real.*{a} and {b}"): ours.mse_loss(torch.ones(2).to(a), torch.ones(2).to(b))
+        with pytest.raises((TypeError, RuntimeError), match=f"real floats, not {a} and {b}|bool tensor"): ours.mse_loss(torch.ones(2).to(a), torch.ones(2).to(b))
     assert ours.mse_loss(torch.tensor([0.]), torch.tensor([20], dtype=torch.uint8)) == 400
+    assert ours.nll_loss(torch.tensor([[0, -3], [0, -4]], dtype=torch.int8), torch.tensor([1, 1])) == 3.5
     with pytest.raises(IndexError, match="target holds 156"): ours.cross_entropy(torch.zeros(6, 4), torch.full((6,), 156, dtype=torch.uint8))
 
 
@@ -286,7 +287,7 @@ CASES = [(f, *case) for f in (ours.nll_loss, ours.cross_entropy) for case in BOT
     (ours.cross_entropy, ValueError, "not nan", (Z, Z), dict(label_smoothing=nan)),
     (ours.cross_entropy, ValueError, "ignore_index=0 needs class indices", (Z, Z), dict(ignore_index=0)),
     (ours.cross_entropy, TypeError, "not torch.float32", (Z, Z[:, :3]), {}), (ours.nll_loss, TypeError, "not torch.float32", (Z, Z), {}),
-    *[(f, TypeError, "input must hold floating-point numbers, not torch.int64", (Z.long(), Y), {}) for f in (ours.nll_loss, ours.cross_entropy)],
+    (ours.cross_entropy, (RuntimeError, NotImplementedError), "Long", (Z.long(), Y), {}),
     (ours.softmax, (RuntimeError, NotImplementedError), "Long", (Z.long(), 1), {}), (ours.softmax, IndexError, r"\[-2, 1\]", (Z, 2), {}),
     (ours.logsumexp, IndexError, r"\[-2, 1\]", (Z, -3), {}),
     (ours.linear, ValueError, r"out_features.*\(2, 3\) and \(3, 5\)", (torch.zeros(2, 3), torch.zeros(3, 5)), {}),
