@@ -62,9 +62,9 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """
     if input.shape != target.shape:
         raise ValueError(f"input and target must have the same shape, not {_shapes(input, target)}")
-    error = input - target
-    if not error.is_floating_point():
+    if not torch.result_type(input, target).is_floating_point:
         raise TypeError(f"mse_loss needs real floats, not {input.dtype} and {target.dtype}")
+    error = input - target
     return _reduce(_wide(error).square(), error.numel(), reduction).to(error.dtype)
 
 # %% ../nbs/02_matmul.ipynb #02-getattr
