@@ -110,7 +110,8 @@ def _classes_last(input: Tensor) -> Tensor:
     "`input` (n, c, ...) as (n, ..., c), in floating-point numbers of 32 bits or more."
     return _wide(input.movedim(1, -1) if input.ndim > 2 else input)
 
-def _choose(table: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> tuple:
+def _choose(table: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int,
+            smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
     "Minus the entries of `table` (..., c) at the classes `target`, and the sum of their weights."
     kind = getattr(target, "dtype", type(target))
     if kind not in (torch.int64, torch.uint8):
@@ -126,6 +127,7 @@ def _choose(table: Tensor, target: Tensor, weight: Tensor | None, ignore_index: 
         bad = right[(right < 0) | (right >= c)]
         if not len(bad): raise
         raise IndexError(f"target holds {bad[0]}, but the {c} classes are 0 to {c - 1}") from None
+    if smoothing: losses = (1 - smoothing) * losses - smoothing * table.mean(-1)
     counts = ~ignored if weight is None else _wide(weight).take(right).masked_fill(ignored, 0)
     return losses.masked_fill(ignored, 0), counts.sum()
 
@@ -168,9 +170,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
         losses = -(table * probs).sum(-1)
         total = losses.numel()
     else:
-        if label_smoothing:
-            table = (1 - label_smoothing) * table + label_smoothing * table.mean(-1, keepdim=True)
-        losses, total = _choose(table, target, weight, ignore_index)
+        losses, total = _choose(table, target, weight, ignore_index, label_smoothing)
     return _reduce(losses, total, reduction).to(torch.result_type(log_probs, target))
 
 # %% ../nbs/14_convolutions.ipynb #09afac74
