@@ -13,9 +13,6 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-def _shapes(*tensors: Tensor | None) -> str:
-    return " and ".join(str(tuple(t.shape)) for t in tensors if t is not None)
-
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The linear layer `input @ weight.T + bias`.
 
@@ -24,8 +21,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Raises `ValueError` when the shapes do not fit.
     """
     if input.shape[-1:] != weight.shape[1:] or bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError("input must be (..., in_features), weight (out_features, in_features) and "
-                         f"bias (out_features,), not {_shapes(input, weight, bias)}")
+        shapes = [tuple(t.shape) for t in (input, weight, bias) if t is not None]
+        raise ValueError(f"linear needs (..., in), (out, in) and (out,), not {shapes}")
     if bias is None: return input @ weight.T
     if input.ndim == 2: return torch.addmm(bias, input, weight.T)
     rows = input.reshape(input.shape[:-1].numel(), input.shape[-1])
@@ -61,7 +58,8 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     Source: Bishop, Pattern Recognition and Machine Learning (2006), 1.1 and 3.1.1.
     """
     if input.shape != target.shape:
-        raise ValueError(f"input and target must have the same shape, not {_shapes(input, target)}")
+        raise ValueError("input and target must have the same shape, "
+                         f"not {tuple(input.shape)} and {tuple(target.shape)}")
     if not torch.result_type(input, target).is_floating_point:
         raise TypeError(f"mse_loss needs real floats, not {input.dtype} and {target.dtype}")
     error = input - target
@@ -106,13 +104,14 @@ def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) 
     return (result if keepdim else result.squeeze(dim)).to(torch.result_type(input, 1.0))
 
 # %% ../nbs/05_cross_entropy.ipynb #c055
-def _classes_last(input: Tensor) -> Tensor:
-    "`input` (n, c, ...) as (n, ..., c), in floating-point numbers of 32 bits or more."
-    return _wide(input.movedim(1, -1) if input.ndim > 2 else input)
+def _table(log_probs: Tensor, weight: Tensor | None = None) -> Tensor:
+    "`log_probs` (n, c, ...) as (n, ..., c), in 32 bits or more, each class times its weight."
+    table = _wide(log_probs.movedim(1, -1) if log_probs.ndim > 2 else log_probs)
+    return table if weight is None else table * weight
 
 def _choose(table: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int,
-            smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-    "Minus the entries of `table` (..., c) at the classes `target`, and the sum of their weights."
+            reduction: str, smoothing: float = 0.0) -> Tensor:
+    "Minus the entries of `table` (..., c) at the classes `target`, smoothed and reduced."
     kind = getattr(target, "dtype", type(target))
     if kind not in (torch.int64, torch.uint8):
         raise TypeError(f"target must hold class indices (torch.int64), not {kind}")
@@ -129,7 +128,7 @@ def _choose(table: Tensor, target: Tensor, weight: Tensor | None, ignore_index: 
         raise IndexError(f"target holds {bad[0]}, but the {c} classes are 0 to {c - 1}") from None
     if smoothing: losses = (1 - smoothing) * losses - smoothing * table.mean(-1)
     counts = ~ignored if weight is None else _wide(weight).take(right).masked_fill(ignored, 0)
-    return losses.masked_fill(ignored, 0), counts.sum()
+    return _reduce(losses.masked_fill(ignored, 0), counts.sum(), reduction)
 
 # %% ../nbs/05_cross_entropy.ipynb #c059
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
@@ -143,10 +142,8 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore
     CPU `IndexError` for a class that does not exist.
     Source: Bishop, Pattern Recognition and Machine Learning (2006), 4.3.4.
     """
-    table = _classes_last(input)
-    if weight is not None: table = table * weight
-    losses, total = _choose(table, target, weight, ignore_index)
-    return _reduce(losses, total, reduction).to(torch.result_type(input, 1.0))
+    loss = _choose(_table(input, weight), target, weight, ignore_index, reduction)
+    return loss.to(torch.result_type(input, 1.0))
 
 # %% ../nbs/05_cross_entropy.ipynb #c060
 def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
@@ -162,16 +159,14 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be from 0 to 1, not {label_smoothing}")
     log_probs = log_softmax(input, min(input.ndim - 1, 1))
-    table = _classes_last(log_probs)
-    if weight is not None: table = table * weight
+    table = _table(log_probs, weight)
     if isinstance(target, Tensor) and target.is_floating_point() and target.shape == input.shape:
         if ignore_index >= 0: raise ValueError(f"ignore_index={ignore_index} needs class indices")
-        probs = (1 - label_smoothing) * _classes_last(target) + label_smoothing / table.shape[-1]
+        probs = (1 - label_smoothing) * _table(target) + label_smoothing / table.shape[-1]
         losses = -(table * probs).sum(-1)
-        total = losses.numel()
-    else:
-        losses, total = _choose(table, target, weight, ignore_index, label_smoothing)
-    return _reduce(losses, total, reduction).to(torch.result_type(log_probs, target))
+        loss = _reduce(losses, losses.numel(), reduction)
+    else: loss = _choose(table, target, weight, ignore_index, reduction, label_smoothing)
+    return loss.to(torch.result_type(log_probs, target))
 
 # %% ../nbs/14_convolutions.ipynb #09afac74
 Size2 = int | tuple[int, int]
