@@ -6,10 +6,6 @@
 __all__ = ['linear', 'relu', 'mse_loss', 'softmax', 'log_softmax', 'logsumexp', 'nll_loss', 'cross_entropy', 'Size2', 'size2', 'conv2d', 'avg_pool2d', 'max_pool2d', 'adaptive_avg_pool2d', 'dropout', 'batch_norm']
 
 # %% ../nbs/02_matmul.ipynb #9765d611
-import math
-from itertools import product
-from numbers import Integral
-
 import torch
 from torch import Tensor
 
