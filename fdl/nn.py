@@ -425,24 +425,25 @@ class Conv2d(Module):
 
 # %% ../nbs/14_convolutions.ipynb #14e00006
 class _Pool2d(Module):
-    "What the pooling layers share: their options, which they hand to the function `pool`."
+    "What the pooling layers share: their options."
     def __init__(self, kernel_size: functional.Size2, stride: functional.Size2 | None = None,
                  padding: functional.Size2 = 0, *, ceil_mode: bool = False):
         self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
         self.padding, self.ceil_mode = padding, ceil_mode
 
-    def forward(self, input: Tensor) -> Tensor:
-        "One number for each window of `input`."
-        return self.pool(input, self.kernel_size, self.stride, self.padding,
-                         ceil_mode=self.ceil_mode)
-
 class AvgPool2d(_Pool2d):
     """The mean of each window. Shapes: those of `avg_pool2d`."""
-    pool = staticmethod(functional.avg_pool2d)
+    def forward(self, input: Tensor) -> Tensor:
+        "`input`, averaged window by window."
+        return functional.avg_pool2d(input, self.kernel_size, self.stride, self.padding,
+                                     ceil_mode=self.ceil_mode)
 
 class MaxPool2d(_Pool2d):
     """The largest value of each window. Shapes: those of `max_pool2d`."""
-    pool = staticmethod(functional.max_pool2d)
+    def forward(self, input: Tensor) -> Tensor:
+        "The largest value of each window of `input`."
+        return functional.max_pool2d(input, self.kernel_size, self.stride, self.padding,
+                                     ceil_mode=self.ceil_mode)
 
 # %% ../nbs/15_normalization.ipynb #d0c8a796
 import torch
