@@ -302,6 +302,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     scale = 1/(1 - p) if p < 1 else 0.0
     return (input.mul_(scale) if inplace else input*scale).masked_fill_(~kept, 0)
 
+# %% ../nbs/15_normalization.ipynb #15e00003
 def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
                weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False,
                momentum: float | Tensor = 0.1, eps: float = 1e-5) -> Tensor:

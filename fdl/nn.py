@@ -445,10 +445,9 @@ class MaxPool2d(_Pool2d):
         return functional.max_pool2d(input, self.kernel_size, self.stride, self.padding,
                                      ceil_mode=self.ceil_mode)
 
-# %% ../nbs/15_normalization.ipynb #d0c8a796
+# %% ../nbs/15_normalization.ipynb #15e00002
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from . import functional
 
@@ -463,6 +462,9 @@ class Dropout(Module):
     def forward(self, input: Tensor) -> Tensor:
         "`input` with some numbers dropped, in training mode."
         return functional.dropout(input, self.p, self.training, self.inplace)
+
+# %% ../nbs/15_normalization.ipynb #d0c8a796
+from torch.nn import Parameter
 
 class BatchNorm2d(Module):
     """Each channel with mean 0 and deviation 1 over the batch, then scaled and shifted.
