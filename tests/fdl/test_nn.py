@@ -101,8 +101,8 @@ def test_errors_name_class_and_attribute():
     with pytest.raises(NotImplementedError, match="Nothing"): type("Nothing", (nn.Module,), {})()(1)
     with pytest.raises(NotImplementedError): nn.ModuleList()(1)
     with pytest.raises(TypeError, match="groups|argument"): nn.Linear(1, 1, groups=2)
-    with pytest.raises(ValueError, match="in_channels 3 must be a multiple of groups 2"): nn.Conv2d(3, 4, 3, groups=2)
-    with pytest.raises(ValueError, match="kernel_size must be an int of at least 1"): nn.Conv2d(3, 4, 0)
+    with pytest.raises(ValueError, match=r"in_channels/2.*not \(1, 3, 8, 8\) and \(4, 1, 3, 3\)"): nn.Conv2d(3, 4, 3, groups=2)(torch.ones(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="kernel_size must be an int of at least 1"): nn.Conv2d(3, 4, 0)(torch.ones(1, 3, 8, 8))
     with pytest.raises(ValueError, match=r"input must be \(n, 4, height, width\), but has shape \(2, 3, 5, 5\)"): nn.BatchNorm2d(4)(torch.ones(2, 3, 5, 5))
     with pytest.raises(TypeError, match="mapping"): nn.Linear(1, 1).load_state_dict("model.pt")
 
@@ -195,7 +195,7 @@ def test_zero_grad(set_to_none):
 
 # Layers
 
-BUILT = ["Linear", "ReLU", "Flatten", "MSELoss", "CrossEntropyLoss", "Conv2d", "AvgPool2d", "MaxPool2d", "AdaptiveAvgPool2d", "Dropout", "BatchNorm2d", "Sequential", "ModuleList"]
+BUILT = ["Linear", "ReLU", "Flatten", "MSELoss", "CrossEntropyLoss", "Conv2d", "AvgPool2d", "MaxPool2d", "Dropout", "BatchNorm2d", "Sequential", "ModuleList"]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -207,7 +207,7 @@ def test_pytorchs_own_samples(name):
         samples = info.module_inputs_func(info, device="cpu", dtype=torch.float64, requires_grad=True, training=training)
         for sample in samples[::8 if len(samples) > 100 else 1]:
             args, kwargs = sample.constructor_input.args, sample.constructor_input.kwargs
-            pool = "Pool" in name and len(args) > 3 or isinstance(kwargs.get("padding"), str) or any(isinstance(a, tuple) and None in a for a in args)
+            pool = "Pool" in name and len(args) > 3 or isinstance(kwargs.get("padding"), str)
             if pool or kwargs.keys() - known.keys() or name == "Conv2d" and len(args) > 5 or name == "BatchNorm2d" and len(args) > 3: continue
             results = []
             for lib in BOTH:
