@@ -24,8 +24,7 @@ class _Attributes:
     _persistent = {}                                        # names of buffers: whether saved
 
     def __setattr__(self, name: str, value: Any) -> None:
-        held = isinstance(vars(self).get(name), Parameter)
-        if held and not isinstance(value, (Parameter, type(None))):
+        if isinstance(vars(self).get(name), Parameter) and not isinstance(value, Parameter | None):
             raise TypeError(f"{type(self).__name__}.{name} must be a Parameter or None, "
                             f"not a {type(value).__name__}")
         object.__setattr__(self, name, value)
@@ -43,13 +42,13 @@ class _Attributes:
         self.add_module(name, tensor)
         self._persistent = {**self._persistent, name: persistent}
 
-    def _those(self, kind: type) -> Mapping[str, Any]:
+    def _find(self, kind: type) -> Mapping[str, Any]:
         "The attributes of this kind; read-only, because a change would change nothing."
         return MappingProxyType({k: v for k, v in vars(self).items() if isinstance(v, kind)})
 
-    _parameters = property(lambda self: self._those(Parameter))
-    _modules = property(lambda self: self._those((_Attributes, torch.nn.Module)))
-    _buffers = property(lambda self: {name: t for name, t in self._those(Tensor).items()
+    _parameters = property(lambda self: self._find(Parameter))
+    _modules = property(lambda self: self._find((_Attributes, torch.nn.Module)))
+    _buffers = property(lambda self: {name: t for name, t in self._find(Tensor).items()
                                       if name in self._persistent and name not in self._parameters})
 
 # %% ../nbs/07_modules.ipynb #5791c77c
@@ -78,10 +77,6 @@ class _Tree(_Attributes):
         "All parameters, a shared one once: what an optimizer is given."
         return (p for _, p in self.named_parameters(recurse=recurse))
 
-    def children(self) -> Iterator["Module"]:
-        "The modules directly below this one, a shared one once."
-        return iter(dict.fromkeys(self._modules.values()))
-
 # %% ../nbs/07_modules.ipynb #71edea45
 class _Orders(_Tree):
     "Orders that go to a module and to all below it."
@@ -94,19 +89,15 @@ class _Orders(_Tree):
     def train(self, mode: bool = True) -> "Module":
         "This module with `training` set, here and in all below it."
         self.training = mode
-        for child in self.children(): child.train(mode)
+        for child in self._modules.values(): child.train(mode)
         return self
-
-    def eval(self) -> "Module":
-        "This module with `training` False, here and in all below it."
-        return self.train(False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Module":
         "This module with `fn` of every tensor in its place; parameters stay the same objects."
-        for child in self.children() if recurse else (): child._apply(fn)
+        for child in self._modules.values() if recurse else (): child._apply(fn)
         for p in self._parameters.values():
-            grad, p.data = p.grad, fn(p.data)
-            if grad is not None: p.grad = fn(grad)
+            p.data = fn(p.data)
+            if p.grad is not None: p.grad = fn(p.grad)
         for name, b in self._buffers.items(): setattr(self, name, fn(b))
         return self
 
@@ -138,9 +129,8 @@ class _State(_Orders):
         wrong = [f"{key} {tuple(new.shape)}, needs {tuple(old.shape)}"
                  for key, (old, new) in pairs.items() if old.shape != new.shape]
         if wrong or strict and (missing or unexpected):
-            keys = f"missing keys {missing}, unexpected keys {unexpected}, " if strict else ""
-            raise RuntimeError(f"state_dict does not fit {type(self).__name__}: {keys}"
-                               f"wrong shapes {wrong}")
+            raise RuntimeError(f"state_dict does not fit {type(self).__name__}: missing {missing}, "
+                               f"unexpected {unexpected}, of another shape {wrong}")
         for old, new in pairs.values(): old.copy_(new)
         return _Loaded(missing, unexpected)
 
@@ -170,16 +160,8 @@ class Module(_State, torch.nn.Module):
                          if isinstance(value, plain) and value is not False
                          and name != "training" and name[0] != "_")
 
-    def __repr__(self) -> str:
-        children = [f"({name}): {child!r}" for name, child in self._modules.items()]
-        if not children: return f"{type(self).__name__}({self.extra_repr()})"
-        lines = "\n".join([self.extra_repr(), *children]).strip()
-        return f"{type(self).__name__}(\n{indent(lines, '  ')}\n)"
-
 # %% ../nbs/07_modules.ipynb #6d22bb42
-def _draw(layer: Module) -> None:
-    "Draws weight and bias anew, evenly within 1/sqrt(inputs of one output) of zero."
-    torch.nn.Linear.reset_parameters(layer)
+_draw = torch.nn.Linear.reset_parameters        # evenly, within 1/sqrt(inputs of an output)
 
 class Linear(Module):
     """The layer `input @ weight.T + bias`, starting from the random weights of torch's.
@@ -215,18 +197,14 @@ class ReLU(Module):
 # %% ../nbs/07_modules.ipynb #468430f0
 class ModuleList(Module):
     """A list of modules, which the module that holds it finds; it computes nothing itself."""
-    def __init__(self, modules: Iterable[Module] = ()): self.extend(modules)
+    def __init__(self, modules: Iterable[Module] = ()):
+        for module in modules: self.append(module)
 
     def append(self, module: Module) -> "ModuleList":
         "This list with `module` at its end."
         number = len(self)
         while str(number) in self._modules: number += 1     # a slice keeps its numbers
         self.add_module(str(number), module)
-        return self
-
-    def extend(self, modules: Iterable[Module]) -> "ModuleList":
-        "This list with all of `modules` at its end."
-        for module in modules: self.append(module)
         return self
 
     def __len__(self) -> int: return len(self._modules)
