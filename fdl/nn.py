@@ -157,8 +157,7 @@ class Module(_State, torch.nn.Module):
         "What stands in brackets when the module is printed: the settings among its attributes."
         plain = (bool, int, float, str, tuple)
         return ", ".join(f"{name}={value}" for name, value in vars(self).items()
-                         if isinstance(value, plain) and value is not False
-                         and name != "training" and name[0] != "_")
+                         if isinstance(value, plain) and value is not False and name != "training")
 
 # %% ../nbs/07_modules.ipynb #6d22bb42
 _draw = torch.nn.Linear.reset_parameters        # evenly, within 1/sqrt(inputs of an output)
