@@ -23,7 +23,8 @@ from fdl.core import default_device, set_seed
 from fdl.data import DataLoader, TensorDataset
 from fdl.datasets import load_mnist
 from fdl.functional import cross_entropy
-from fdl.optim import Adam, OneCycleLR
+from fdl.optim import Adam
+from fdl.optim.lr_scheduler import OneCycleLR
 from fdl.plots import plot_mistakes
 from fdl.training import evaluate, fit
 

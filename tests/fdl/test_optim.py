@@ -13,14 +13,14 @@ from fdl import nn, optim
 from helpers import assert_hands_on
 
 NAMES = ["SGD", "RMSprop", "Adam", "AdamW"]
-LEFT_OUT = {"amsgrad", "centered", "maximize"}
+LEFT_OUT = {"amsgrad", "centered", "dampening", "maximize"}
 INFOS = {info.optim_cls.__name__: info for info in optim_db if info.optim_cls.__name__ in NAMES}
 SAMPLES = [pytest.param(name, x.kwargs, id=f"{name}-{x.desc}") for name, info in INFOS.items()
            for x in info.optim_inputs_func(device="cpu") if not LEFT_OUT & x.kwargs.keys()]
 SHAPES = [(5, 3), (5,), (2, 1, 4), ()]
 rates, shares = st.sampled_from([0.0, 1e-3, 0.1]), st.sampled_from([0.0, 0.5, 0.9])
 OPTIONS = {
-    "SGD": st.fixed_dictionaries(dict(lr=rates, momentum=shares, dampening=shares, weight_decay=rates)),
+    "SGD": st.fixed_dictionaries(dict(lr=rates, momentum=shares, weight_decay=rates)),
     "RMSprop": st.fixed_dictionaries(dict(lr=rates, alpha=shares, eps=st.sampled_from([1e-8, 0.1]), weight_decay=rates, momentum=shares)),
     "Adam": st.fixed_dictionaries(dict(lr=rates, betas=st.tuples(shares, shares), eps=st.sampled_from([1e-8, 0.1]), weight_decay=rates)),
 }
@@ -134,7 +134,7 @@ def test_complex_and_sparse_gradients(name):
                 if lib is torch.optim and name != "SGD": continue
                 if name == "SGD": opt.step()
                 else:
-                    with pytest.raises(ValueError, match=f"{name} takes real and dense gradients"): opt.step()
+                    with pytest.raises(ValueError, match="must be real and dense"): opt.step()
     if name == "SGD": assert_close([z, e], twins)
 
 
@@ -142,11 +142,11 @@ def test_complex_and_sparse_gradients(name):
 def test_bad_settings_raise_what_torch_raises(info):
     checked = 0
     for case in info.optim_error_inputs_func(device="cpu", dtype=torch.float64):
-        if "names" in case.error_regex or "Tensor" in case.error_regex.replace("iterable of Tensors", "") or {"foreach", "fused", "capturable"} & case.optimizer_error_input.kwargs.keys(): continue
+        if "names" in case.error_regex or "Tensor" in case.error_regex or {"foreach", "fused", "capturable"} & case.optimizer_error_input.kwargs.keys(): continue
         x, checked = case.optimizer_error_input, checked + 1
         params = [torch.ones(1, requires_grad=True)] if x.params is None else x.params
         twice = issubclass(case.error_type, Warning)                            # torch warns, and updates twice
-        with pytest.raises(ValueError if twice else case.error_type, match="update them twice" if twice else case.error_regex):
+        with pytest.raises(ValueError if twice else case.error_type, match="appear twice" if twice else case.error_regex.replace("in more than one parameter group", "twice")):
             getattr(optim, info.optim_cls.__name__)(params, **x.kwargs)
     assert checked >= 3
 
@@ -162,18 +162,18 @@ def test_settings_out_of_range(name, setting, bad):
 
 def test_what_is_not_built_is_refused():
     p = torch.ones(1, requires_grad=True)
-    for make in (lambda: optim.Adam([p], amsgrad=True), lambda: optim.AdamW([p], amsgrad=True), lambda: optim.SGD([{"params": p, "maximize": True}]),
+    for make in (lambda: optim.Adam([p], amsgrad=True), lambda: optim.AdamW([p], amsgrad=True), lambda: optim.SGD([{"params": p, "maximize": True}]), lambda: optim.SGD([{"params": p, "dampening": 0.5}]),
                  lambda: optim.RMSprop([p]).load_state_dict(torch.optim.RMSprop([p], centered=True).state_dict()),
                  lambda: optim.SGD([p]).load_state_dict(torch.optim.SGD([p], maximize=True).state_dict())):
         with pytest.raises(ValueError, match="is not built here: torch.optim has it"): make()
-    for name in ("maximize", "foreach"):
+    for name in ("dampening", "maximize", "foreach"):
         with pytest.raises(TypeError, match=name): optim.SGD([p], **{name: True})
 
 
 def test_wrong_parameters():
     p = torch.ones(2, requires_grad=True)
-    for params, error, text in ((p, TypeError, "not a Tensor"), ({p}, TypeError, "not a set"), ([], ValueError, "empty"), (["p"], TypeError, "not a str"),
-                                ([2*p], ValueError, r"non-leaf Tensor \(of shape \(2,\)"), ([p, p], ValueError, "twice"), ([{"params": p}, {"params": [p]}], ValueError, "more than one")):
+    for params, error, text in ((p, TypeError, "not a .*Tensor"), ({p}, TypeError, "not a .*set"), ([], ValueError, "empty"), (["p"], TypeError, "not a str"),
+                                ([2*p], ValueError, r"non-leaf Tensor \(of shape \(2,\)"), ([p, p], ValueError, "twice"), ([{"params": p}, {"params": [p]}], ValueError, "twice")):
         with pytest.raises(error, match=text): optim.SGD(params)
     with pytest.raises(NotImplementedError, match="update"):
         p.grad = p.detach()
