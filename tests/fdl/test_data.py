@@ -8,11 +8,9 @@ import torch.utils.data as T
 from hypothesis import given, settings, strategies as st
 from torch.nn.utils.rnn import pad_sequence
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import fdl.data as D
-from helpers import assert_alike, assert_hands_on, seeded
+from helpers import Crossings, assert_alike, assert_hands_on, seeded
 
 x, y = torch.randn(103, 5, generator=seeded()), torch.arange(103)
 Point = namedtuple("Point", "x y")
@@ -144,16 +142,6 @@ def test_options_for_workers_mean_nothing_without_them():
         dl = D.DataLoader(D.TensorDataset(x), 50, shuffle=True, **options)
         found.append([list(dl), list(dl), torch.rand(1)])
     assert_alike(*found)
-
-
-class Crossings(TorchDispatchMode):
-    "Counts the operations that touch numbers on two devices: for most of them the host waits."
-    count = 0
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        tensors = [t for t in tree_leaves((args, kwargs, result)) if isinstance(t, torch.Tensor) and t.numel()]
-        self.count += len({t.device for t in tensors}) > 1
-        return result
 
 
 @pytest.mark.parametrize("batch_size", [1, 10, 103])
