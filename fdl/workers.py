@@ -93,7 +93,8 @@ class _Workers:
             process.start()
             theirs.close()          # only the worker holds it: if it dies, the pipe ends
             self.crew.append((process, ours))
-        for worker in range(loader.num_workers) if packed else (): self.post(worker, packed)
+        if packed:
+            for worker in range(loader.num_workers): self.post(worker, packed)
 
     def post(self, worker: int, message: Any) -> None:
         with suppress(OSError): self.crew[worker][1].send_bytes(message)
