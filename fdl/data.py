@@ -222,7 +222,7 @@ class DataLoader:
         if collate_fn is default_collate and (flat := _flat(self.dataset)):
             read, batches = partial(_take, flat[0]), _rows(self.batch_sampler, batches, *flat)
         if self.num_workers:
-            from fdl.workers import iterate
+            from fdl.workers import iterate          # of a later lesson: the one such import
             return iterate(self, read, batches, self._seed)
         return (read(indices) for indices in batches)
 
