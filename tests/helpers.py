@@ -2,6 +2,8 @@
 import torch
 from torch.testing import assert_close
 from torch.testing._internal.common_methods_invocations import op_db
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 def is_tensor(x) -> bool: return isinstance(x, torch.Tensor)
@@ -71,3 +73,13 @@ def assert_hands_on(ours, theirs, name: str):
         try: getattr(ours, missing)
         except AttributeError as error: assert ours.__name__ in str(error) and missing in str(error)
         else: raise AssertionError(missing)
+
+
+class Crossings(TorchDispatchMode):
+    "Counts the operations that touch numbers on two devices: for most of them the host waits."
+    count = 0
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs, result)) if isinstance(t, torch.Tensor) and t.numel()]
+        self.count += len({t.device for t in tensors}) > 1
+        return result

@@ -17,7 +17,7 @@ from fdl import nn, optim
 from fdl.data import DataLoader, TensorDataset, pad_collate
 from fdl.functional import cross_entropy
 from fdl.training import History, _mean, evaluate, fit, get_dls, loss_batch
-from test_data import Crossings
+from helpers import Crossings
 
 BRICKS = {"nn": (nn, torch.nn), "loss": (cross_entropy, torch.nn.functional.cross_entropy),
           "optim": (optim, torch.optim), "loader": (DataLoader, torch.utils.data.DataLoader)}

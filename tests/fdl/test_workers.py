@@ -1,6 +1,6 @@
 "Worker processes of a `DataLoader`: the same batches as torch's, errors that say where, and nothing left behind whatever happens."
 import gc
-import multiprocessing
+import multiprocessing.connection
 import os
 import random
 import signal
@@ -23,6 +23,7 @@ import fdl.data as D
 from helpers import assert_alike, seeded
 
 METHODS = multiprocessing.get_all_start_methods()
+HERE = os.environ | {"PYTHONPATH": str(Path(D.__file__).parent.parent)}  # other programs import the package that is tested, whatever is installed
 needs_fork = pytest.mark.skipif("fork" not in METHODS, reason="the system cannot fork")
 x, y = torch.randn(103, 5, generator=seeded()), torch.arange(103)
 Point = namedtuple("Point", "x y")
@@ -43,12 +44,15 @@ def nothing_left():
     assert files() <= before + 4  # the helpers of forkserver and spawn stay: they are Python's
 
 
+LONG = 90  # seconds that something may take on a busy machine; what hangs, hangs much longer
+
+
 @contextmanager
-def within(seconds: float):
-    "Fails if the body takes longer, with what a busy machine may add."
+def within_reason():
+    "Fails if the body takes long."
     start = time.monotonic()
     yield
-    assert time.monotonic() - start < 4*seconds
+    assert time.monotonic() - start < LONG
 
 
 class Squares(D.Dataset):
@@ -151,7 +155,7 @@ def test_what_travels():
 def fail(): raise KeyError("item five")
 def leave(): os._exit(3)
 def kill(): os.kill(os.getpid(), signal.SIGKILL)
-def hang(): time.sleep(60)
+def hang(): time.sleep(3*LONG)
 
 
 class Odd(Exception):
@@ -162,9 +166,9 @@ def fail_oddly(): raise Odd(1, 2)
 
 
 @pytest.mark.parametrize("persistent_workers, num_workers", [(True, 2), (False, 1)])
-@pytest.mark.parametrize("trouble, text", [(fail, "KeyError in DataLoader worker"), (fail_oddly, "Odd in DataLoader worker"), (leave, "exit code 3")] + [(kill, "SIGKILL")]*(os.name != "nt"))
+@pytest.mark.parametrize("trouble, text", [(fail, "KeyError in DataLoader worker"), (fail_oddly, "Odd in DataLoader worker"), (leave, "exit code 3")] + [(kill, "exit code -9")]*(os.name != "nt"))
 def test_errors_of_workers(trouble, text, num_workers, persistent_workers):
-    with within(5):
+    with within_reason():
         loader = D.DataLoader(Squares(40, trouble), 2, num_workers=num_workers, persistent_workers=persistent_workers)
         got = []
         with pytest.raises(RuntimeError, match=text) as caught: got.extend(loader)
@@ -176,7 +180,7 @@ def test_errors_of_workers(trouble, text, num_workers, persistent_workers):
 
 @pytest.mark.parametrize("persistent_workers", [True, False])
 def test_killed_from_outside(persistent_workers):
-    with within(5):
+    with within_reason():
         loader = D.DataLoader(Squares(1000, hang), 2, num_workers=2, persistent_workers=persistent_workers)
         batches = iter(loader)
         next(batches)
@@ -188,7 +192,8 @@ def test_killed_from_outside(persistent_workers):
 def test_what_a_worker_sent_before_it_died_is_not_lost():
     batches = iter(D.DataLoader(range(9), 1, num_workers=1))
     got = [next(batches).item()]
-    time.sleep(1)  # it has read one more ahead
+    pipes = [c for c in gc.get_objects() if isinstance(c, multiprocessing.connection.Connection) and not c.closed]
+    assert multiprocessing.connection.wait(pipes, LONG)  # it has read one more ahead
     for child in multiprocessing.active_children():
         child.kill()
         child.join()
@@ -207,7 +212,7 @@ def test_how_workers_end(n, ends):
         assert [next(batches).item() for _ in range(5)] == [0, 1, 4, 9, 16]
         if n == 5: assert next(batches, None) is None
         processes = multiprocessing.active_children()
-        with within(1.5):
+        with within_reason():
             del loader, batches
             gc.collect()
         assert [process.exitcode for process in processes] == [ends]
@@ -222,12 +227,11 @@ def test_a_forked_copy_of_a_loader_leaves_its_workers_alone():
     child.start()
     child.join()
     assert child.exitcode == 0
-    time.sleep(0.1)
     assert (list(loaders[0]), [p.pid for p in multiprocessing.active_children()]) == first
 
 
 def test_dropped_half_way():
-    with within(5):
+    with within_reason():
         for persistent_workers in (True, False):
             loader = D.DataLoader(Squares(1000, hang), 1, num_workers=2, persistent_workers=persistent_workers)
             for k in (0, 1, 3):
@@ -277,21 +281,23 @@ def test_end_of_the_main_process(tmp_path, end, persistent):
         class Slow(Dataset):
             def __len__(self): return 1000
             def __getitem__(self, i):
-                if i > 2: time.sleep(60)
+                if i > 2: time.sleep({3*LONG})
                 return i
         for batch in DataLoader(Slow(), 1, num_workers=2, persistent_workers={persistent}, multiprocessing_context="fork"):
             print(*[p.pid for p in multiprocessing.active_children()], flush=True)
     """)
     before = shared_memory()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=HERE)
     try:
         pids = [int(pid) for pid in process.stdout.readline().split()]
         assert len(pids) == 2
         for _ in range(2): process.stdout.readline()
-        with within(5):
+        with within_reason():
             (os.killpg if end == signal.SIGINT else os.kill)(process.pid, end)
-            process.wait(20)
-            while alive(pids): time.sleep(0.02)
+            process.wait(LONG)
+            until = time.monotonic() + LONG
+            while alive(pids) and time.monotonic() < until: time.sleep(0.02)
+        assert not alive(pids)
         error = process.stderr.read()
         if end == signal.SIGINT: assert error.count("KeyboardInterrupt") == 1 and "Process" not in error, error
         assert shared_memory() <= before
@@ -318,7 +324,7 @@ def test_end_of_python_with_loaders_alive(tmp_path):
         circle = [loaders]
         circle.append(circle)
         print(len(multiprocessing.active_children()))
-    """), capture_output=True, text=True, timeout=60)
+    """), capture_output=True, text=True, timeout=LONG, env=HERE)
     assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
 
 
@@ -341,7 +347,7 @@ def test_every_start_method_in_a_script(tmp_path):
                     for batch in batches: got.append(batch.item())
                 except RuntimeError as error: print(got, "Odd in DataLoader worker 0" in str(error), "Traceback" in str(error))
     """)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2*LONG, env=HERE)
     assert done.stdout == "[0, 1, 4, 9, 16] True True\n"*len(METHODS), done.stderr
 
 
@@ -354,7 +360,7 @@ def test_every_start_method_in_a_notebook(tmp_path):
         cells += [f"assert [b.tolist() for b in batches['{method}']] == [[0, 1], [4, 9], [16]]",
                   f"try: print([b.tolist() for b in DataLoader(Mine(range(5)), 2, num_workers=1, multiprocessing_context='{method}')])\nexcept Exception as error: print(error)"]
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
-    NotebookClient(nb, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(nb, timeout=2*LONG, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute(env=HERE)
     for method, cell in zip(METHODS, nb.cells[2::2]):
         shown = cell.outputs[0].text
         if method == "fork": assert shown == "[[0, 1], [4, 9], [16]]\n"
