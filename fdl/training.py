@@ -180,7 +180,7 @@ def fit(n_epochs: int, model: Callable, loss_func: Callable, opt: Any, train_dl:
                 table = repr(history)
                 if progress: bar.write(table if epoch == 1 else table.splitlines()[-1])
     except KeyboardInterrupt:
-        print(f"Ctrl-C in epoch {len(history) + 1}: the history has {len(history)} of {n_epochs} epochs")
+        print(f"Ctrl-C: the history has {len(history)} of {n_epochs} epochs")
     finally:
         if resting: model.eval()
     return history
