@@ -60,7 +60,7 @@ def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> floa
     if mode not in ("fan_in", "fan_out"):
         raise ValueError(f"mode must be 'fan_in' or 'fan_out', not {mode!r}")
     fan = _fans(tensor)[mode == "fan_out"]
-    return calculate_gain(nonlinearity, a)/math.sqrt(fan or 1)       # no fan: nothing to fill
+    return calculate_gain(nonlinearity, a)/math.sqrt(max(fan, 1))   # no fan: nothing to fill
 
 @torch.no_grad()
 def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in",

@@ -46,7 +46,8 @@ def _mean(pairs: list[tuple[Tensor, Tensor]], name: str) -> float:
         raise ValueError(f"{name} gave no batches (is it used up?), or none whose targets count")
     values = torch.stack([value for value, _ in pairs]).cpu().double()
     weights = torch.stack([weight for _, weight in pairs]).cpu().double()
-    return (weights @ values.where(weights > 0, 0) / weights.sum()).item()     # (11.1)
+    counts = weights > 0                                    # the mean of nothing may be nan
+    return (weights[counts] @ values[counts] / weights.sum()).item()           # (11.1)
 
 # %% ../nbs/11_validation.ipynb #070a334e
 from collections.abc import Iterable, Iterator

@@ -2,6 +2,7 @@
 import json
 import math
 import pickle
+import re
 import signal
 import warnings
 from fractions import Fraction
@@ -264,6 +265,7 @@ def test_table_lines_are_aligned():
     lines = repr(history).splitlines()
     assert len(lines) == 13 and len({len(line) for line in lines}) == 1
     assert lines[0].split() == ["epoch", "train_loss", "valid_loss", "valid_accuracy", "seconds"] and lines[-1].split()[0] == "12"
+    assert re.fullmatch(r" +12 +\d\.\d{4} +\d\.\d{4} +\d\.\d{4} +\d\.\d", lines[-1]) and all(0 < row["seconds"] < 60 for row in history)
 
 
 def test_history_is_a_plain_list_of_dicts():
