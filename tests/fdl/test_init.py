@@ -23,9 +23,9 @@ def fill(library, name, shape, *args, dtype=torch.float32, seed=0, **kwargs):
 
 
 @settings(max_examples=60)
-@given(st.sampled_from(FILLS[:2]), shapes, st.floats(0, 3), st.sampled_from(["fan_in", "fan_out"]), st.sampled_from(GAINS), st.integers(0, 2**31))
-def test_kaiming_is_torchs(name, shape, a, mode, nonlinearity, seed):
-    assert torch.equal(*(fill(library, name, shape, a, mode, nonlinearity, seed=seed) for library in (ours, theirs)))
+@given(st.sampled_from(FILLS[:2]), shapes, st.floats(0, 3), st.sampled_from(["fan_in", "fan_out"]), st.sampled_from(GAINS), st.integers(0, 2**31), st.sampled_from([torch.float32, torch.float16, torch.float64]))
+def test_kaiming_is_torchs(name, shape, a, mode, nonlinearity, seed, dtype):
+    assert torch.equal(*(fill(library, name, shape, a, mode, nonlinearity, seed=seed, dtype=dtype) for library in (ours, theirs)))
 
 
 @settings(max_examples=60)
