@@ -5,6 +5,25 @@
 # %% auto #0
 __all__ = ['Finding', 'Diagnosis', 'diagnose']
 
+# %% ../nbs/17_diagnosis.ipynb #5370986d
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle, islice
+from textwrap import fill
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+from torch.overrides import TorchFunctionMode
+
+from .core import to_device
+from .lockstep import hooked, rewound, tensors_in
+from .training import loss_batch
+
 # %% ../nbs/17_diagnosis.ipynb #cdf947bc
 class _Run(NamedTuple):
     "What a test gets: the parts of a run, and a few batches of it."
@@ -37,7 +56,7 @@ def _undone(model: Any, opt: Any) -> Iterator[None]:
     try:
         opt.state, opt.param_groups = copy.deepcopy((opt.state, opt.param_groups), {id(t): t for t in tensors})
         for t, _, grad in before: t.grad = None if grad is None else grad.clone()
-        with _rewound(): yield
+        with rewound(): yield
     finally:
         for own, saved in owned:
             own.clear()
@@ -97,7 +116,7 @@ def _not_zeroed(run: _Run) -> str | None:
     vars(run.opt)["step"] = spy
     run.train(0)
     left = now()
-    with _rewound(): alone = torch.autograd.grad(run.loss(0), params, materialize_grads=True)
+    with rewound(): alone = torch.autograd.grad(run.loss(0), params, materialize_grads=True)
     run.train(0)
     if len(taken) < 2: return
     sums = [(name, g, own) for name, g, own, rest in zip(names, taken[-1], alone, left) if (g - own - rest).norm() < 1e-3*rest.norm()]
@@ -113,8 +132,8 @@ def _wrong_mode(run: _Run) -> str | None:
     def see(name, module, output):
         if torch.is_grad_enabled(): still.update({name or "the model": module for name, module in run.model.named_modules() if not module.training})
     def outputs():
-        with _rewound(): return run.model(run.batches[0][0])
-    with _undone(run.model, run.opt), _hooked(run.model, see):
+        with rewound(): return run.model(run.batches[0][0])
+    with _undone(run.model, run.opt), hooked(run.model, see):
         for _ in range(2): run.train(0)
     run.model.train()
     training = outputs()
@@ -128,7 +147,7 @@ def _unscaled(run: _Run) -> str | None:
     x = run.batches[0][0]
     if not isinstance(x, Tensor) or not x.is_floating_point(): return
     def outputs(x):
-        with _rewound(): return run.model(x)
+        with rewound(): return run.model(x)
     numbers, out = x[x.isfinite()], outputs(x)
     size, largest, out_size, spread = numbers.square().mean().sqrt(), numbers.abs().max(), out.square().mean().sqrt(), out.std(0).mean()
     alike = spread < 1e-3*out_size
@@ -140,7 +159,7 @@ def _unscaled(run: _Run) -> str | None:
 # %% ../nbs/17_diagnosis.ipynb #9c65d127
 def _finite(x: Any) -> bool:
     "Whether all numbers in the tensors of `x` are finite."
-    return all(t.isfinite().all() for t in _tensors(x))
+    return all(t.isfinite().all() for t in tensors_in(x))
 
 class _FirstBad(TorchFunctionMode):
     "Remembers the first operation that made of finite numbers one that is not."
@@ -156,12 +175,12 @@ def _not_finite(run: _Run) -> str | None:
     "What is the first thing that is not finite, before any update?"
     for i, batch in enumerate(run.batches):
         if not _finite(batch): return f"batch {i + 1} of the data has numbers that are not finite"
-        with _rewound(): loss = run.loss(i)
+        with rewound(): loss = run.loss(i)
         if not loss.isfinite():
             layers = []
             def see(name, module, output):
                 if not _finite(output): layers.append(name or "the model")
-            with _hooked(run.model, see), _FirstBad() as first: run.loss(i)
+            with hooked(run.model, see), _FirstBad() as first: run.loss(i)
             return (f"batch {i + 1}: the loss is {loss.item()}; {first.name}, in {(layers or ['the loss'])[0]}, "
                     f"is the first operation to make a number that is not finite")
         bad = []
@@ -181,13 +200,13 @@ def _extremes(run: _Run) -> tuple[str, Tensor | None]:
     (xb, yb), calls = run.batches[0], []
     def see(name, module, output):
         if any(True for _ in module.parameters(recurse=False)): calls.append((name, output))
-    with _hooked(run.model, see): preds = run.model(xb)
+    with hooked(run.model, see): preds = run.model(xb)
     name, last = calls[-1]
     if not isinstance(last, Tensor) or preds.ndim < 2 or last.shape[:2] != preds.shape[:2]: return name, None
     def answer(score):
         scores = torch.zeros_like(last)
         scores.select(_class_dim(preds, yb) or 1, 0).fill_(score)
-        with _hooked(run.model, lambda called, module, output: scores if called == name else None): return run.model(xb)
+        with hooked(run.model, lambda called, module, output: scores if called == name else None): return run.model(xb)
     return name, torch.stack([answer(-1000.), answer(1000.)])
 
 # %% ../nbs/17_diagnosis.ipynb #f5884773
@@ -287,7 +306,7 @@ def _dead(run: _Run) -> str | None:
         tops = output.movedim(-1 if weight.ndim == 2 else 1, 0).flatten(1).amax(1)
         if len(tops) == len(weight): highest.setdefault((name, weight), []).append(tops)
     for p in run.model.parameters(): p.grad = None
-    with _hooked(run.model, see):
+    with hooked(run.model, see):
         for i in range(len(run.batches)): run.loss(i).backward()
     for (name, weight), tops in highest.items():
         if weight.grad is None: continue
@@ -299,7 +318,7 @@ def _dead(run: _Run) -> str | None:
 def _trial(run: _Run, lr: float | None = None, steps: int = 20) -> tuple[float, float]:
     "The mean loss over the batches before and after some steps round them, with `lr` in place of the optimizer's own."
     def level():
-        with _rewound(), torch.no_grad():
+        with rewound(), torch.no_grad():
             torch.manual_seed(0)
             value = sum(run.loss(i) for i in range(len(run.batches))).item()/len(run.batches)
         return value if math.isfinite(value) else math.inf
@@ -358,7 +377,7 @@ def diagnose(model: Any, loss_func: Callable, opt: Any, dl: Iterable, *, step: C
     """What is wrong with a training run, by experiments on its first batches: findings, the likely first cause first.
 
     Model, loss, optimizer and loader may be fdl's or torch's. `step(model, loss_func, xb, yb, opt)` trains on a batch. Model,
-    optimizer and random generators are afterwards as they were. Causes: the keys of `fdl.lockstep._TESTS`. A part that
+    optimizer and random generators are afterwards as they were. Causes: the keys of `fdl.diagnose._TESTS`. A part that
     you froze on purpose is found as well, and so are labels that say very little about the inputs: raise `n_batches` then.
 
     Shapes: batches (`xb`, `yb`) of n rows; `model(xb)` and `yb` are tensors, of which `loss_func` makes a mean, a 0-d tensor.
