@@ -168,16 +168,16 @@ def _squashed(run: Run) -> str | None:
     with hooked(run.model, see): preds = run.model(x)
     last, own = said["last"]
     try:
-        first, blank = (run.loss_func(p, y).item() for p in (preds, 0*preds))
+        first, blank, wild = (run.loss_func(times*preds, y).item() for times in (1, 0, 1000))
         free = _least(lambda scores: run.loss_func(scores, y), preds)
         kept = _least(behind, own) if isinstance(own, Tensor) else free
     except RuntimeError: return                        # a loss of probabilities takes nothing else
     if free < -1e-3: return                            # nor does one of their logarithms
-    certain = not y.is_floating_point() or ((y == 0) | (y == 1)).all()
-    if certain and free > 0.42*blank: return f"whatever the scores, the loss stays above {free:.3g}"
+    if free > 0.2*blank and wild < blank + 1:
+        return f"whatever the scores, the loss stays between about {free:.3g} and {wild:.3g}"
     if kept - free > 0.2*(first - free):
-        return (f"if the last layer could say anything, the loss would go from {first:.3g} to "
-                f"{kept:.3g}; without what stands behind that layer, to {free:.3g}")
+        return (f"what stands behind the last layer keeps {(kept - free)/(first - free):.0%} of the "
+                f"loss up: whatever that layer says, it falls from {first:.3g} to {kept:.3g}")
 
 # %% ../nbs/17_diagnosis.ipynb #a56c8c71
 def _dead(run: Run) -> str | None:

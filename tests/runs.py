@@ -59,10 +59,10 @@ def shuffled(y: torch.Tensor) -> torch.Tensor: return y[torch.randperm(len(y), g
 def frozen(run: dict) -> None: next(run["model"].parameters()).requires_grad_(False)
 
 
-def through(f: Callable, where: str | None = None) -> Callable:
-    "`f` behind a module of the model, by default behind its end."
+def through(f: Callable, where: str) -> Callable:
+    "`f` behind the module `where` of the model."
     def change(run):
-        module = run["model"].get_submodule(where) if where else [m for m in run["model"].modules() if [*m.parameters(recurse=False)]][-1]
+        module = dict(run["model"].named_modules())[where]
         forward = module.forward
         module.forward = lambda *args: f(forward(*args))
     return change

@@ -254,7 +254,7 @@ def counters(monkeypatch) -> list[int]:
     "An accelerator with two devices, as far as random numbers go: each counts what was drawn from it."
     drawn = [5, 7]
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *args: torch.device("xpu"))
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *args, **kwargs: torch.device("xpu"))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
     monkeypatch.setattr(torch.xpu, "get_rng_state", lambda device: drawn[device])
     def put(state, device): drawn[device] = state
