@@ -112,7 +112,9 @@ def _wrong_mode(run: Run) -> str | None:
     resting, outputs = {}, []
 
     def see(name, module, output):
-        if torch.is_grad_enabled() and not module.training: resting[name or "the model"] = module
+        frozen = {p.requires_grad for p in module.parameters()} == {False}        # on purpose
+        rests = torch.is_grad_enabled() and not module.training and not frozen
+        if rests: resting[name or "the model"] = module
 
     with hooked(run.model, see):
         for _ in range(2): run.train(run.batches[0])
@@ -127,7 +129,7 @@ def _wrong_mode(run: Run) -> str | None:
 def _unscaled(run: Run) -> str | None:
     "Are the inputs far from size one, and do the outputs suffer from it?"
     x = torch.cat([xb for xb, _ in run.batches])
-    size = x.double().square().mean().sqrt()
+    size = x.float().square().mean().sqrt()
     if 0.01 < size < 10 or not x.is_floating_point() or len(x) < 2: return
 
     def spread(x):
@@ -176,8 +178,8 @@ def _squashed(run: Run) -> str | None:
     if free > 0.2*blank and wild < blank + 1:
         return f"whatever the scores, the loss stays between about {free:.3g} and {wild:.3g}"
     if kept - free > 0.2*(first - free):
-        return (f"what stands behind the last layer keeps {(kept - free)/(first - free):.0%} of the "
-                f"loss up: whatever that layer says, it falls from {first:.3g} to {kept:.3g}")
+        return (f"what stands behind the last layer keeps {(kept - free)/(first - free):.0%} of "
+                f"the loss up: whatever that layer says, it falls from {first:.3g} to {kept:.3g}")
 
 # %% ../nbs/17_diagnosis.ipynb #a56c8c71
 def _dead(run: Run) -> str | None:

@@ -196,6 +196,10 @@ def test_frozen_on_purpose_is_no_fault():
     run = small()
     run["model"][0].weight.requires_grad_(False)
     assert diagnose(**run) == []
+    for frozen in (True, False):
+        norm = torch.nn.BatchNorm1d(3).requires_grad_(not frozen).eval()
+        norm.running_mean += 1
+        assert causes(small([norm])) == ([] if frozen else ["eval mode"])
 
 
 def test_a_model_that_scales_its_inputs_itself():
