@@ -1,4 +1,4 @@
-"""More runs for `fdl.lockstep.diagnose`, in two sets: `UNSEEN`, `UNSEEN_HEALTHY` and `SECOND`, `SECOND_HEALTHY`.
+"""More runs for `fdl.diagnose.diagnose`, in two sets: `UNSEEN`, `UNSEEN_HEALTHY` and `SECOND`, `SECOND_HEALTHY`.
 
 The form is that of faults.py; the data are made here, and nearly all networks, losses and optimizers are others. Each run was first
 trained: the healthy ones learn, and the planted faults do harm, but for the wrong modes and some frozen parts, which are only there.
@@ -9,7 +9,8 @@ did one fault: sequences, whose classes come last. (One of the eight misses was 
 these showed was mended, not by moving limits; then 64 were named, and nobody was accused.
 
 The second set was written after that. At its first run 28 of 31 faults were named first, and of 44 healthy runs none was accused.
-Two of the three were mended, so that both sets are seen by now.
+Two of the three were mended, so that both sets are seen by now. Since the second edition freezing is no fault: the runs with a frozen
+part are among the healthy ones.
 """
 import copy
 import math
@@ -429,13 +430,10 @@ UNSEEN: dict[str, list[Callable[[], dict]]] = {
         lambda: train(segmenter(tail=[nn.ReLU()]), squares(3), BCE, lr=1e-2),
         lambda: train(ours(tail=[Function(torch.tanh)]), prototypes(4), lr=3e-3),
         lambda: train(partial(Memory, end=F.relu), series(3), MSE, lr=1e-2)],
-    "frozen or detached part": [
-        lambda: train(Bag, text(14), opt="SGD", lr=0.3, change=frozen("words")),
+    "detached part": [
         lambda: train(partial(Memory, 16, 4, vocab=300, cut=torch.Tensor.detach), text(15)),
-        lambda: train(vision(), textures(7), before=frozen("0.", "1."), parts=lambda model, lr: [p for p in model.parameters() if p.requires_grad]),
         lambda: train(partial(Bag, cut=without_grad), text(16), lr=5e-3),
-        lambda: train(partial(Memory, cut=lambda x: torch.from_numpy(x.detach().numpy().copy())), series(4), MSE, lr=1e-2),
-        lambda: train(coder(nn.Sigmoid()), codes(2), MSE, lr=1e-2, change=frozen("2.", "3."))],
+        lambda: train(partial(Memory, cut=lambda x: torch.from_numpy(x.detach().numpy().copy())), series(4), MSE, lr=1e-2)],
     "nan": [
         lambda: train(partial(Looking, 12), text(17)),
         lambda: train(mlp(10, 40, 1), table(11), lambda p, t: (p.log() - t).abs().mean(), lr=5e-3),
@@ -446,6 +444,10 @@ UNSEEN: dict[str, list[Callable[[], dict]]] = {
 }
 
 UNSEEN_HEALTHY: list[Callable[[], dict]] = [
+    # frozen on purpose
+    lambda: train(Bag, text(14), opt="SGD", lr=0.3, change=frozen("words")),
+    lambda: train(vision(), textures(7), before=frozen("0.", "1."), parts=lambda model, lr: [p for p in model.parameters() if p.requires_grad]),
+    lambda: train(coder(nn.Sigmoid()), codes(2), MSE, lr=1e-2, change=frozen("2.", "3.")),
     # words and letters
     lambda: train(Bag, text(20), lr=5e-3), lambda: train(Bag, text(21), opt="SGD", lr=1.), lambda: train(partial(Bag, drop=0.3), text(22), opt="Adagrad", lr=0.03),
     lambda: train(Bag, text(23, noise=0.4), opt="Adam", lr=1e-2), lambda: train(partial(Bag, 5000), text(24, n=2000, vocab=5000), lr=1e-2, batch_size=16),
@@ -630,12 +632,13 @@ SECOND: dict[str, list[Callable[[], dict]]] = {
     "dead ReLUs": [lambda: train(Bunch, bunches(2), MSE, lr=5e-3, change=filled("wide.bias", -20.)), lambda: train(separable(), spots(8), change=filled("4.bias", -8.))],
     "activation after the last layer": [lambda: train(separable(tail=[nn.ReLU6()]), spots(9), lr=5e-3), lambda: train(mlp(10, 50, 1, tail=[nn.Softplus()]), table(41), MSE, lr=5e-3),
                                         lambda: train(mlp(2, 40, 1, tail=[nn.Tanh()]), (spirals(3)[0], (spirals(3)[1] == 0).float()[:, None]), BCE, lr=1e-2), lambda: train(decoder(nn.ReLU()), own_targets(spots(10, size=12, times=2., plus=-1.)), MSE, lr=5e-3)],
-    "frozen or detached part": [lambda: train(partial(Bunch, between=lambda x: x.data), bunches(4), MSE, lr=5e-3), lambda: train(Columns, kinds(5), BCE, lr=1e-2, before=frozen("names"))],
+    "detached part": [lambda: train(partial(Bunch, between=lambda x: x.data), bunches(4), MSE, lr=5e-3)],
     "nan": [lambda: train(separable(first=[Function(lambda x: x/x.amax((2, 3), keepdim=True))]), (spots(11)[0]*(torch.arange(600) % 20 > 0)[:, None, None, None], spots(11)[1])), lambda: train(mlp(1, 40, 1, act=TANH), curve(2), lambda p, t: ((p - t)**2).mean().sqrt() + (p*0).square().sum().sqrt(), lr=5e-3)],
 }
 
 
 SECOND_HEALTHY: list[Callable[[], dict]] = [
+    lambda: train(Columns, kinds(5), BCE, lr=1e-2, before=frozen("names")),
     lambda: train(mlp(2, 40, 40, 3), spirals(20), lr=1e-2), lambda: train(mlp(2, 60, 60, 3, act=TANH), spirals(21), opt="SGD", lr=0.1, momentum=0.9), lambda: train(mlp(2, 60, 60, 3, act=Swish), spirals(22), opt="Adam", lr=1e-2, amsgrad=True),
     lambda: train(mlp(6, 40, 2), either(20), lr=1e-2), lambda: train(mlp(6, 40, 40, 1), (either(21)[0], either(21)[1].float()[:, None]), hinge, "SGD", 0.3), lambda: train(mlp(6, 40, 1, act=TANH), (either(22)[0], either(22)[1].float()[:, None]), BCE, "Adam", 2e-2),
     lambda: train(partial(Columns, 100, 2, start=3.5), ratings(20), MSE, lr=1e-2), lambda: train(partial(Columns, 100, 2), ratings(21), F.smooth_l1_loss, lr=1e-2, batch_size=128), lambda: train(partial(Columns, 100, 2), ratings(22), MSE, "SGD", 0.05, batch_size=16),
