@@ -148,6 +148,7 @@ def test_get_dls():
     assert [len(y) for _, y in train_dl] == [16]*4 + [6] and [len(y) for _, y in valid_dl] == [32, 32, 6]
     assert torch.equal(torch.cat([x for x, _ in valid_dl]), data(70).tensors[0])
     assert not torch.equal(torch.cat([x for x, _ in train_dl]), torch.cat([x for x, _ in train_dl]))
+    assert train_dl.num_workers == valid_dl.num_workers == 0
     train_dl, valid_dl = get_dls(data(70), data(70), 16, 2, pad_collate, torch.Generator())
     for dl in (train_dl, valid_dl): assert dl.num_workers == 2 and dl.collate_fn is pad_collate
     assert train_dl.generator is not valid_dl.generator
@@ -252,7 +253,8 @@ def test_other_errors_come_through():
 def test_bar_and_table(progress, disable, shown, monkeypatch, capsys):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     if disable: monkeypatch.setenv("TQDM_DISABLE", disable)
-    history = run(3, valid=DataLoader(data(50), 32), progress=progress)
+    model, options = network(), {} if progress else {"progress": False}
+    history = fit(3, model, cross_entropy, optim.SGD(model.parameters(), lr=0.1), DataLoader(data(), 32), DataLoader(data(50), 32), **options)
     out, err = capsys.readouterr()
     assert out == (repr(history) + "\n" if progress else "")
     assert ("epoch 3 of 3" in err and "/21" in err) == shown
@@ -266,6 +268,15 @@ def test_table_lines_are_aligned():
     assert len(lines) == 13 and len({len(line) for line in lines}) == 1
     assert lines[0].split() == ["epoch", "train_loss", "valid_loss", "valid_accuracy", "seconds"] and lines[-1].split()[0] == "12"
     assert re.fullmatch(r" +12 +\d\.\d{4} +\d\.\d{4} +\d\.\d{4} +\d\.\d", lines[-1]) and all(0 < row["seconds"] < 60 for row in history)
+
+
+def test_table():
+    rows = [{"epoch": 9, "train_loss": 0.5, "top": 1.0, "seconds": 9.96}, {"epoch": 10, "train_loss": 12.25, "top": 0.1234567, "seconds": 0.0}]
+    assert repr(History(rows)) == """\
+  epoch  train_loss      top  seconds
+      9      0.5000   1.0000     10.0
+     10     12.2500   0.1235      0.0"""
+    assert repr(History()) == "no epochs"
 
 
 def test_history_is_a_plain_list_of_dicts():
@@ -295,6 +306,14 @@ def test_inputs_that_are_tuples_count_by_their_targets():
     model = Sums()
     whole, parts = (evaluate(model, cross_entropy, DataLoader(sequences, n, collate_fn=pad_collate)) for n in (7, 4))
     assert_close(whole, parts)
+
+
+def test_a_model_may_be_any_function(monkeypatch):
+    "It has no mode and no device; its batches stay where they are."
+    monkeypatch.setenv("FDL_DEVICE", "meta")
+    weight = torch.zeros(6, 3, dtype=torch.float64, requires_grad=True)
+    history = fit(2, lambda xb: xb @ weight, cross_entropy, torch.optim.SGD([weight], lr=0.1), DataLoader(data(), 32), DataLoader(data(), 64), progress=False)
+    assert history[1]["valid_loss"] < history[0]["valid_loss"] < math.log(3)
 
 
 def test_targets_that_are_no_classes_need_no_metrics():
@@ -362,11 +381,30 @@ def test_ignored_targets_and_class_weights(loss_func, ignored, shape):
     target[4:6] = ignored
     target[0] = (ignored + 1) % 3 if ignored >= 0 else 1
     exact = loss_func(model.table, target).item()
-    batches = [(rows, target[rows]) for rows in torch.arange(10).split(2)]
+    batches = [(rows, target[rows]) for rows in torch.arange(10).split([4, 2, 3, 1])]
     assert evaluate(model, loss_func, batches, metrics=[])["loss"] == pytest.approx(exact, rel=1e-12)
     history = fit(1, model, loss_func, torch.optim.SGD(model.parameters(), lr=0.0), batches, progress=False)
     assert history[0]["train_loss"] == pytest.approx(exact, rel=1e-12)
-    with pytest.raises(ValueError, match="none whose targets count"): evaluate(model, loss_func, batches[2:3], metrics=[])
+    with pytest.raises(ValueError, match="none whose targets count"): evaluate(model, loss_func, batches[1:2], metrics=[])
+
+
+def test_numbers_are_no_classes():
+    "A target of -100 degrees counts like any other; a loss may have a weight that is no class weight."
+    model, target = Scores(6), torch.tensor([-100., -100., -100.5, 3., 2., 1.]).double()
+    batches = [(rows, target[rows]) for rows in torch.arange(6).split(4)]
+    assert evaluate(model, F.mse_loss, batches)["loss"] == pytest.approx(F.mse_loss(model.table, target).item())
+    class Bilinear(torch.nn.Linear):
+        def forward(self, preds, target): return F.cross_entropy(super().forward(preds), target)
+    model, target, loss_func = Scores(5, 3), torch.arange(5) % 3, Bilinear(3, 3).double()
+    batches = [(rows, target[rows]) for rows in torch.arange(5).split(3)]
+    assert evaluate(model, loss_func, batches)["loss"] == pytest.approx(loss_func(model.table, target).item())
+
+
+def test_an_ignored_batch_is_not_the_one_that_is_named():
+    model, target = Scores(9, 3), torch.tensor([1, 2, 1, -100, -100, -100, 2, 1, 0])
+    model.table.data[7] = math.nan
+    batches = [(rows, target[rows]) for rows in torch.arange(9).split(3)]
+    with pytest.raises(FloatingPointError, match="epoch 1, batch 3 of 3"): fit(1, model, F.cross_entropy, torch.optim.SGD(model.parameters(), lr=0.0), batches, progress=False)
 
 
 def test_narrow_targets_weigh_what_wide_ones_do():
@@ -393,6 +431,7 @@ def test_metrics_of_every_kind():
     for name in ("float", "numpy", "array", "tensor"): assert found[name] == pytest.approx(wanted, rel=1e-13)
     found = evaluate(model, cross_entropy, dl, [partial(error), Rate(), torch.nn.CrossEntropyLoss()])
     assert list(found) == ["loss", "error", "Rate", "CrossEntropyLoss"] and found["CrossEntropyLoss"] == pytest.approx(found["loss"]) and found["Rate"] == pytest.approx(wanted)
+    assert evaluate(model, cross_entropy, dl, (f for f in [error])) == pytest.approx({"loss": found["loss"], "error": wanted})
     assert list(run(1, dl, dl, metrics=[Rate()])[0]) == ["epoch", "train_loss", "valid_loss", "valid_Rate", "seconds"]
 
 
