@@ -100,7 +100,7 @@ def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) 
     return (result if keepdim else result.squeeze(dim)).to(torch.result_type(input, 1.0))
 
 # %% ../nbs/05_cross_entropy.ipynb #c055
-def _table(log_probs: Tensor, weight: Tensor | None = None) -> Tensor:
+def _table(log_probs: Tensor, weight: Tensor | None) -> Tensor:
     "`log_probs` (n, c, ...) as (n, ..., c), in 32 bits or more, each class times its weight."
     table = _wide(log_probs.movedim(1, -1) if log_probs.ndim > 2 else log_probs)
     return table if weight is None else table * weight
@@ -158,7 +158,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
     table = _table(log_probs, weight)
     if isinstance(target, Tensor) and target.is_floating_point() and target.shape == input.shape:
         if ignore_index >= 0: raise ValueError(f"ignore_index={ignore_index} needs class indices")
-        probs = (1 - label_smoothing) * _table(target) + label_smoothing / table.shape[-1]
+        probs = (1 - label_smoothing) * _table(target, None) + label_smoothing / table.shape[-1]
         losses = -(table * probs).sum(-1)
         loss = _reduce(losses, losses.numel(), reduction)
     else: loss = _choose(table, target, weight, ignore_index, reduction, label_smoothing)
