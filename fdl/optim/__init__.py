@@ -96,8 +96,7 @@ class Optimizer(_Base):
     Raises `TypeError` for what is no tensor; `ValueError` for an empty list, a tensor that is no
     leaf or comes twice, a setting out of range.
     """
-    def _params(self) -> list[Tensor]:
-        return [p for group in self.param_groups for p in group["params"]]
+    def _params(self) -> list[Tensor]: return [p for g in self.param_groups for p in g["params"]]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         "Adds parameters with settings of their own; what `param_group` leaves out has the default."
