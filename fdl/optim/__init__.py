@@ -30,7 +30,7 @@ class _Base(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         "Updates every parameter that has a gradient; returns what `closure` returns."
-        with torch.enable_grad(): loss = closure() if closure else None
+        loss = torch.enable_grad()(closure)() if closure else None
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None: continue
