@@ -85,7 +85,9 @@ class StepLR(LRScheduler):
         self.step_size, self.gamma = step_size, gamma
         super().__init__(optimizer, last_epoch)
 
-    def factor(self, t: int) -> float: return self.gamma**(t//self.step_size)
+    def factor(self, t: int) -> float:
+        "`gamma`, once for each `step_size` steps in `t`."
+        return self.gamma**(t//self.step_size)
 
 class MultiStepLR(LRScheduler):
     "The first rate, times `gamma` at each of `milestones`."
@@ -95,6 +97,7 @@ class MultiStepLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def factor(self, t: int) -> float:
+        "`gamma`, once for each milestone up to `t`."
         return self.gamma**sum(t >= milestone for milestone in self.milestones.elements())
 
 class ExponentialLR(LRScheduler):
@@ -103,7 +106,9 @@ class ExponentialLR(LRScheduler):
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
-    def factor(self, t: int) -> float: return self.gamma**t
+    def factor(self, t: int) -> float:
+        "`gamma`, once for each step."
+        return self.gamma**t
 
 class LambdaLR(LRScheduler):
     "The first rate, times `lr_lambda` of the number of steps."
@@ -127,12 +132,13 @@ class CosineAnnealingLR(LRScheduler):
         self.T_max, self.eta_min = T_max, eta_min
         super().__init__(optimizer, last_epoch)
 
-    def factor(self, t: int) -> float: return _half_cosine(t/self.T_max)
+    def factor(self, t: int) -> float:
+        "From 1 at the start to 0 after `T_max` steps."
+        return _half_cosine(t/self.T_max)
 
 # %% ../../nbs/12_schedules.ipynb #a8d674a3
 class OneCycleLR(LRScheduler):
-    """Up from `max_lr/div_factor` to `max_lr`, then down to `final_div_factor` times less than at
-    the start, along two halves of a cosine; momentum the other way.
+    """Up to `max_lr` along half a cosine, down to almost 0 along another; momentum the other way.
 
     Raises `ValueError` for an option out of range, and when stepped more than `total_steps` times.
     Source: Smith and Topin, Super-Convergence (2019).
@@ -156,8 +162,9 @@ class OneCycleLR(LRScheduler):
         if t < self._peak: return peak + (first - peak)*_half_cosine(t/self._peak)
         rest = self.total_steps - 1 - self._peak
         return last + (peak - last)*_half_cosine((t - self._peak)/(rest or 1))
-
-    def factor(self, t: int) -> float: return self._at(t, *self._rates)
+    def factor(self, t: int) -> float:
+        "From 1 up to `div_factor` and down to `1/final_div_factor`."
+        return self._at(t, *self._rates)
 
     def step(self, epoch: int | None = None) -> None:
         "Moves on by one batch, and sets learning rates and momenta."
