@@ -30,7 +30,7 @@ class _Base(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         "Updates every parameter that has a gradient; returns what `closure` returns."
-        with torch.enable_grad(): loss = closure() if closure else None
+        loss = torch.enable_grad()(closure)() if closure else None
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None: continue
@@ -96,8 +96,7 @@ class Optimizer(_Base):
     Raises `TypeError` for what is no tensor; `ValueError` for an empty list, a tensor that is no
     leaf or comes twice, a setting out of range.
     """
-    def _params(self) -> list[Tensor]:
-        return [p for group in self.param_groups for p in group["params"]]
+    def _params(self) -> list[Tensor]: return [p for g in self.param_groups for p in g["params"]]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         "Adds parameters with settings of their own; what `param_group` leaves out has the default."
@@ -131,6 +130,7 @@ class Optimizer(_Base):
 class SGD(Optimizer):
     """Gradient descent with momentum, Nesterov's or the plain one, and weight decay.
 
+    Shapes: parameters of any shape.
     Source: Polyak, Some Methods of Speeding up the Convergence of Iteration Methods (1964);
     Sutskever et al., On the Importance of Initialization and Momentum (2013), section 2.
     """
@@ -159,6 +159,7 @@ def _first_state(p: Tensor, grad: Tensor, *names: str) -> dict[str, Any]:
 class RMSprop(Optimizer):
     """Gradient descent with each gradient divided by its recent root mean square.
 
+    Shapes: parameters of any shape. Raises `ValueError` for complex and for sparse gradients.
     Source: Tieleman and Hinton, Neural Networks for Machine Learning, lecture 6.5 (2012).
     """
     def __init__(self, params: Iterable, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8,
@@ -183,6 +184,7 @@ class Adam(Optimizer):
     """Gradient descent with running means of the gradient and of its square, both corrected for
     their start at zero; `amsgrad` is not built.
 
+    Shapes: parameters of any shape. Raises `ValueError` for complex and for sparse gradients.
     Source: Kingma and Ba, Adam: A Method for Stochastic Optimization (2015), algorithm 1.
     """
     decoupled = False        # torch's word for weight decay that acts on the parameters directly
@@ -206,6 +208,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam whose weight decay acts on the parameters directly, not through the gradient.
 
+    Shapes: parameters of any shape. Raises `ValueError` for complex and for sparse gradients.
     Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (2019), algorithm 2.
     """
     decoupled = True
