@@ -186,8 +186,9 @@ def test_the_first_place_that_has_the_file_wins(places, monkeypatch, good, first
     assert str(order[first]/FILE) in str(e.value)
 
 
-def test_an_installed_package_has_no_data_folder(places, monkeypatch, good):
+def test_an_installed_package_has_no_data_folder(places, monkeypatch, good, tmp_path):
     know(monkeypatch, good)
+    monkeypatch.chdir(tmp_path.anchor)      # no course lies above it, wherever the temporary files are
     (places.course.parent/"nbs"/"01_mnist.ipynb").unlink()
     (places.course/FILE).write_bytes(b"bad")
     (places.cache/FILE).write_bytes(good)
