@@ -43,8 +43,8 @@ def findings(name: str, i: int) -> list[str]:
         return list(map(str, diagnose(**sets(name)[i][1]())))
 
 
-# Two faults that were named in the first edition are missed, one that was missed is named.
-@pytest.mark.parametrize("name, fewest", [("table", 40), *(pytest.param(name, fewest, marks=pytest.mark.weekly)
+# As many as in the first edition: one fault that was named is missed, one that was missed is named.
+@pytest.mark.parametrize("name, fewest", [("table", 41), *(pytest.param(name, fewest, marks=pytest.mark.weekly)
                                           for name, fewest in (("tuned", 90), ("held out", 49), ("unseen", 60), ("second", 30)))])
 def test_the_first_cause_is_named(name, fewest, capsys):
     causes = [cause for cause, _ in sets(name)]

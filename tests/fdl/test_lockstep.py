@@ -276,7 +276,8 @@ def test_all_generators_are_rewound(counters):
         draw()
         raise KeyboardInterrupt
     assert before == states()
-    models, loss_funcs, opts, batches = twins(fdl.nn.Sequential(fdl.nn.Flatten(), fdl.nn.Linear(36, 5), fdl.nn.Lambda(lambda x: x*draw())))
+    models, loss_funcs, _, batches = twins(fdl.nn.Sequential(fdl.nn.Flatten(), fdl.nn.Linear(36, 5), fdl.nn.Lambda(lambda x: x*draw())))
+    opts = [fdl.optim.SGD(model.parameters(), 0.01) for model in models]
     assert lockstep(models, loss_funcs, opts, batches) is None
     assert counters == [5, 7 + STEPS]
 
