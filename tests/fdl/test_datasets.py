@@ -401,7 +401,7 @@ PACKED = gzip.compress(ONE)
     (PACKED[:-1], "damaged gzip"), (PACKED[:20], "damaged gzip"), (PACKED[:2], "damaged gzip"),
     (PACKED[:-8] + b"\0\0\0\0" + PACKED[-4:], "damaged gzip"), (PACKED + b"more", "damaged gzip"),
     (gzip.compress(b"text"), "74 65 78 74"),
-])
+], ids=lambda x: x if isinstance(x, str) else "")  # gzip writes the time into its header
 def test_bad_idx_files(tmp_path, data, said):
     path = tmp_path/"file"
     path.write_bytes(data)
