@@ -96,7 +96,9 @@ class _Orders(_Tree):
         "This module with `fn` of every tensor in its place; parameters stay the same objects."
         for child in self._modules.values() if recurse else (): child._apply(fn)
         for p in self._parameters.values():
-            p.data = fn(p.data)
+            data = fn(p.data)
+            if data.is_meta == p.is_meta: p.data = data
+            else: torch.utils.swap_tensors(p, Parameter(data, p.requires_grad))
             if p.grad is not None: p.grad = fn(p.grad)
         for name, b in self._buffers.items(): setattr(self, name, fn(b))
         return self

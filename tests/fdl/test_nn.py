@@ -374,6 +374,19 @@ def test_short_names_of_to():
         with pytest.raises(TypeError, match="floating point"): Nested().to(*args)
 
 
+def test_to_meta_keeps_identity():
+    model = Nested()
+    model.layers[1] = nn.Linear(2, 2)                                           # torch's layers make new parameters there
+    opt = torch.optim.Adam(model.parameters())
+    ids = [id(p) for p in model.parameters()]
+    copy.deepcopy(model).to("meta")
+    assert not model.tied.is_meta
+    model.to("meta")
+    assert ids == [id(p) for p in model.parameters()] == [id(p) for p in opt.param_groups[0]["params"]]
+    assert all(t.is_meta for t in [*model.parameters(), *model.buffers()]) and type(model.tied) is nn.Parameter
+    with pytest.raises(NotImplementedError, match="meta"): model.to("cpu")
+
+
 def test_an_optimizer_made_before_the_move_still_trains():
     model = mlp(nn)
     opt, preds = torch.optim.SGD(model.parameters(), lr=0.1), model(torch.ones(1, 3, 4))
@@ -509,7 +522,7 @@ def test_no_call_of_init_is_needed():
 
 
 @pytest.mark.parametrize("tool", [lambda layer: torch.func.functional_call(layer, {"weight": torch.zeros(2, 2)}, torch.ones(1, 2)),
-                                  lambda layer: torch.nn.utils.prune.random_unstructured(layer, "weight", 0.5), lambda layer: layer.to("meta")])
+                                  lambda layer: torch.nn.utils.prune.random_unstructured(layer, "weight", 0.5)])
 def test_what_needs_torchs_registries_never_does_nothing(tool):
     with pytest.raises((TypeError, RuntimeError)): tool(nn.Linear(2, 2))
 
