@@ -217,7 +217,8 @@ def test_lr_find_leaves_everything_as_it_was(lib):
         return copy.deepcopy([model.state_dict(), [p.grad for p in model.parameters()], opt.state_dict()["state"][0]["momentum_buffer"], opt.param_groups[0]["lr"],
                               torch.get_rng_state(), dl.generator.get_state(), torch.tensor(np.random.get_state()[1].astype(int))]) + [random.getstate(), [m.training for m in model.modules()]]
     before, held = everything(), list(model.parameters())
-    found, losses = lr_find(model, cross_entropy, opt, dl)
+    def draws(preds, targets): return cross_entropy(preds, targets) + 0*random.random()*np.random.rand()*torch.rand(())
+    found, losses = lr_find(model, draws, opt, dl)
     after = everything()
     assert_close(before[:-2], after[:-2], rtol=0, atol=0)
     assert before[-2:] == after[-2:] and all(a is b for a, b in zip(held, model.parameters()))
