@@ -54,6 +54,8 @@ def _dumps(obj: Any, fresh: bool = False) -> memoryview:
     return buffer.getbuffer()
 
 # %% ../nbs/20_workers.ipynb #wk028
+_PATIENCE = 30          # seconds in which a process that is told to go, or dying, may end
+
 def _exit_with_parent() -> None:
     wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
@@ -109,7 +111,7 @@ class _Workers:
             if worker in self.owing: process.kill()
             self.post(worker, b"")
         for process, connection in self.crew:
-            process.join(30)
+            process.join(_PATIENCE)
             process.kill()
             process.join()
             connection.close()
@@ -126,7 +128,7 @@ def _batches(workers: _Workers, tasks: Iterator, keep: bool) -> Iterator:
             process, connection = workers.crew[workers.owing[0]]
             try: error, batch = pickle.loads(connection.recv_bytes())
             except (EOFError, OSError):
-                process.join(30)
+                process.join(_PATIENCE)
                 error = (f"{process.name} died, exit code {process.exitcode}. A negative one is a "
                          "signal: -9 when memory has run out. Other reasons stand in what the "
                          "worker printed. A script that starts workers by spawn or forkserver "

@@ -2,6 +2,7 @@
 import gc
 import multiprocessing.connection
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -253,6 +254,23 @@ def test_an_error_in_the_loop_or_the_sampler_ends_the_workers():
     with pytest.raises(LookupError): list(D.DataLoader(Squares(), 1, sampler=indices(), num_workers=2))
     assert not multiprocessing.active_children()
     with pytest.raises(ValueError, match="thread"): iter(D.DataLoader(y, num_workers=1, multiprocessing_context="thread"))
+
+
+# Processes that start afresh.
+
+def test_spawn():
+    for n in (1, 2): assert [b.tolist() for b in D.DataLoader(range(5), 2, num_workers=n, multiprocessing_context="spawn")] == [[0, 1], [2, 3], [4]]
+
+
+def test_what_a_fresh_process_cannot_import(monkeypatch):
+    class Local(Squares): pass
+    Mine = type("Mine", (Squares,), {"__module__": "__main__"})
+    start = lambda data, **options: iter(D.DataLoader(data, num_workers=1, multiprocessing_context="spawn", **options))
+    for options in (dict(data=Local()), dict(data=Squares(), collate_fn=lambda items: 0), dict(data=Squares(), worker_init_fn=lambda worker: None)):
+        with pytest.raises(pickle.PicklingError, match="(Local|<lambda>) is defined in a notebook, or is a lambda"): start(**options)
+    with pytest.raises(pickle.PicklingError, match="Can't pickle"): start(Mine())  # in a script: Python's own words
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    with pytest.raises(pickle.PicklingError, match="Mine is defined in a notebook"): start(Mine())
 
 
 # Other programs.
