@@ -24,9 +24,13 @@ class Run(NamedTuple):
     batches: list
     step: Callable
 
-    def loss(self, batch: tuple) -> Tensor: return self.loss_func(self.model(batch[0]), batch[1])
+    def loss(self, batch: tuple) -> Tensor:
+        "The loss of the model on a batch."
+        return self.loss_func(self.model(batch[0]), batch[1])
 
-    def train(self, batch: tuple) -> None: self.step(self.model, self.loss_func, *batch, self.opt)
+    def train(self, batch: tuple) -> None:
+        "One step of the run's own loop."
+        self.step(self.model, self.loss_func, *batch, self.opt)
 
 # %% ../nbs/17_diagnosis.ipynb #eb6a0ddf
 from .lockstep import hooked, tensors_in, undone, rewound

@@ -165,7 +165,7 @@ def plot_confusion(targets: Tensor | np.ndarray | Sequence, preds: Tensor | np.n
                    classes: Sequence | None = None, ax: Axes | None = None) -> Axes:
     """The axes with a `confusion_matrix`: the mistakes in colour, what is right in grey.
 
-    Shapes and errors: as for `confusion_matrix`; `classes` (c,) names.
+    Shapes: those of `confusion_matrix`, and its errors; `classes` (c,) names.
     """
     counts = confusion_matrix(targets, preds, None if classes is None else len(classes)).numpy()
     c, right = len(counts), np.eye(len(counts), dtype=bool)

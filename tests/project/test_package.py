@@ -3,6 +3,7 @@ import ast
 import importlib
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def test_documented(module, name):
             assert signature.return_annotation is not signature.empty, f"{where}: no type hint for what it returns"
             assert inspect.getdoc(getattr(obj, f.__name__, f)), f"{where} has no docstring"  # of its own, or of what it overrides
         hints += str(signature)
-    if "Tensor" in hints: assert "Shapes:" in doc, f"{module}.{name} handles tensors, and its docstring has no 'Shapes:'"
+    if "Tensor" in hints: assert re.search(r"[Ss]hapes?\b", doc), f"{module}.{name} handles tensors, and its docstring names no shape"
 
 
 def say(tree: ast.AST, source: str) -> int:
