@@ -203,7 +203,7 @@ def test_killed_from_outside(persistent_workers):
 def test_what_a_worker_sent_before_it_died_is_not_lost():
     batches = iter(D.DataLoader(range(9), 1, num_workers=1))
     got = [next(batches).item()]
-    pipes = [c for c in gc.get_objects() if isinstance(c, multiprocessing.connection.Connection) and not c.closed]
+    pipes = [c for c in gc.get_objects() if type(c) is multiprocessing.connection.Connection and not c.closed]
     assert multiprocessing.connection.wait(pipes, LONG)  # it has read one more ahead
     for child in multiprocessing.active_children():
         child.kill()
