@@ -1,4 +1,5 @@
 "`fdl.data` beside `torch.utils.data`: the same batches for the same seed, whatever the dataset, the sampler and the options."
+import os
 from collections import OrderedDict, namedtuple
 
 import numpy as np
@@ -316,3 +317,12 @@ def test_what_is_no_dataset():
     assert [b.tolist() for b in D.DataLoader(NoLength(), 2, sampler=[4, 2])] == [[4, 2]]
     for options in ({}, dict(sampler=[0]), dict(batch_sampler=[[0]]), dict(num_workers=1)):
         with pytest.raises(RuntimeError, match="StopIteration"): list(D.DataLoader(RunsDry(), **options))
+
+
+class Who:
+    def __len__(self): return 2
+    def __getitem__(self, i): return os.getpid()
+
+
+def test_workers_read_where_they_are_asked_for():
+    for n in (0, 1): assert (os.getpid() in torch.cat(list(D.DataLoader(Who(), num_workers=n))).tolist()) == (n == 0)

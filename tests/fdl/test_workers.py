@@ -30,7 +30,17 @@ x, y = torch.randn(103, 5, generator=seeded()), torch.arange(103)
 Point = namedtuple("Point", "x y")
 
 
-def shared_memory() -> set[str]: return set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+def alive(pids) -> list[int]:
+    def running(pid):
+        try: return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        except OSError: return False
+    return [pid for pid in pids if running(pid)]
+
+
+def shared_memory() -> set[str]:
+    "torch's files in shared memory that this process has, or one that is gone; not those of other programs that run."
+    names = {name: int(name.split("_")[1]) for name in os.listdir("/dev/shm") if name.startswith("torch_")} if os.path.isdir("/dev/shm") else {}
+    return {name for name, pid in names.items() if pid == os.getpid() or not alive([pid])}
 
 
 @pytest.fixture(autouse=True)
@@ -193,7 +203,7 @@ def test_killed_from_outside(persistent_workers):
 def test_what_a_worker_sent_before_it_died_is_not_lost():
     batches = iter(D.DataLoader(range(9), 1, num_workers=1))
     got = [next(batches).item()]
-    pipes = [c for c in gc.get_objects() if isinstance(c, multiprocessing.connection.Connection) and not c.closed]
+    pipes = [c for c in gc.get_objects() if type(c) is multiprocessing.connection.Connection and not c.closed]
     assert multiprocessing.connection.wait(pipes, LONG)  # it has read one more ahead
     for child in multiprocessing.active_children():
         child.kill()
@@ -278,13 +288,6 @@ def test_what_a_fresh_process_cannot_import(monkeypatch):
 def program(tmp_path: Path, text: str, name="program.py") -> list[str]:
     (tmp_path/name).write_text(textwrap.dedent(text))
     return [sys.executable, str(tmp_path/name)]
-
-
-def alive(pids) -> list[int]:
-    def running(pid):
-        try: return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-        except OSError: return False
-    return [pid for pid in pids if running(pid)]
 
 
 @needs_fork
