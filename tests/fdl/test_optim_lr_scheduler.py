@@ -150,6 +150,12 @@ def test_works_in_torchs_sequence_on_torchs_optimizer_and_with_rules_of_torchs_k
         for _ in range(14):
             assert_close(rates(opt), [lr/2*rates(reference)[0] for lr in first])
             for o, s in ((opt, sequence), (reference, twin)): o.step(), s.step()
+    opt, reference = (torch.optim.SGD([torch.ones(1)], lr=1.0) for _ in range(2))
+    sequence = lr_scheduler.SequentialLR(opt, [lr_scheduler.LambdaLR(opt, lambda t: 1/(2 + t)), StepLR(opt, 2)], [3])                # ours the first
+    twin = theirs.SequentialLR(reference, [theirs.LambdaLR(reference, lambda t: 1/(2 + t)), theirs.StepLR(reference, 2)], [3])
+    for _ in range(6):
+        assert_close(rates(opt), rates(reference))
+        for o, s in ((opt, sequence), (reference, twin)): o.step(), s.step()
     class Noam(lr_scheduler.LRScheduler):                                       # as torch's programs write it
         def get_lr(self): return [base*min((self.last_epoch + 1)**-0.5, (self.last_epoch + 1)/100) for base in self.base_lrs]
     opt = optim.SGD([torch.ones(1)], lr=1.0)
