@@ -260,3 +260,64 @@ def test_all_generators_are_put_back():
     before = everything(run)
     diagnose(**run)
     assert before == everything(run)
+
+
+def ask(cause: str, run: dict) -> str | None:
+    "What one test of the list says of a run."
+    return TESTS[cause](Run(run["model"], run["loss_func"], run["opt"], run["dl"], run.get("step", loss_batch)))
+
+
+def test_a_loss_of_no_parameter():
+    run = small()
+    run["model"].requires_grad_(False)
+    assert ask("detached part", run) == "the loss depends on no parameter"
+
+
+def test_a_gradient_that_is_nan():
+    said = ask("nan", small([fdl.nn.Lambda(lambda x: ((x*0)**2).sqrt())]))
+    assert said.startswith("batch 1: the loss is 1.1, the gradient not of 0.bias, 0.weight, 2.bias")
+    assert ask("nan", small()) is None
+
+
+def test_loud_answers_that_do_not_come_from_the_inputs():
+    x = 128 + 60*torch.randn(256, 6)
+    run = small([fdl.nn.Lambda(lambda x: 40*x)], x=x)
+    assert ask("inputs not scaled", run) is not None
+    run["model"] = torch.nn.Sequential(torch.nn.BatchNorm1d(6), run["model"])
+    assert ask("inputs not scaled", run) is None
+
+
+def test_a_unit_that_one_batch_wakes_is_not_dead():
+    run = small()
+    torch.nn.init.constant_(run["model"][0].bias, -50.)
+    assert ask("dead units", run).startswith("16 of the 16 units of 0.bias")
+    weight = run["model"][0].weight.detach()
+    run["dl"][5] = (1e3*weight, torch.arange(16) % 3)                # each unit sees what it looks for
+    assert ask("dead units", run) is None
+
+
+@pytest.mark.parametrize("by", range(1, 5))
+def test_labels_moved_on(by):
+    set_seed(0)
+    run = small()
+    assert ask("labels shuffled", run) is None
+    moved = small(y=torch.cat([yb for _, yb in run["dl"]]).roll(by))
+    assert "as by chance" in ask("labels shuffled", moved) or "than by chance" in ask("labels shuffled", moved)
+    assert ask("labels shuffled", moved | dict(dl=moved["dl"][:3])) is None          # 96 rows
+    assert ask("labels shuffled", moved | dict(dl=[tuple(map(torch.cat, zip(*moved["dl"])))])) is None      # one batch
+
+
+def test_labels_of_words():
+    x = torch.randint(20, (256, 8), generator=torch.Generator().manual_seed(0))
+    y = (x < 7).sum(1).clamp(2, 4) - 2
+    def run(y):
+        model = torch.nn.Sequential(torch.nn.Embedding(20, 8), fdl.nn.Lambda(lambda v: v.mean(1)), torch.nn.Linear(8, 3))
+        return dict(model=model, loss_func=F.cross_entropy, opt=torch.optim.SGD(model.parameters(), lr=0.), dl=[*zip(x.split(32), y.split(32))])
+    assert ask("labels shuffled", run(y)) is None
+    assert ask("labels shuffled", run(y.roll(1))) is not None
+
+
+@pytest.mark.parametrize("lr, word", [(1e4, "too high"), (30., "too high"), (1e-7, "too low"), (0., "too low"), (0.1, ""), (0.001, "")])
+def test_learning_rates(lr, word):
+    said = ask("learning rate", small([torch.nn.Dropout(0.1)], lr=lr))
+    assert said is None if not word else said.startswith(f"{word}: 20 steps take the loss from ")

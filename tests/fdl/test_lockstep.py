@@ -400,3 +400,18 @@ def test_undone(lib, name):
         torch.rand(1), random.random(), np.random.rand()
         raise KeyboardInterrupt
     assert str(start) == str(everything()) and opt.state is state and params[0].grad is grad and norm.running_mean is running
+
+
+def test_a_hundred_roundings_are_no_parting():
+    for by, agree in ((50, True), (200, False)):
+        models = [torch.nn.Linear(1, 1).double() for _ in range(2)]
+        for model, bias in zip(models, (0., by*2**-52)): model.load_state_dict({"weight": torch.ones(1, 1), "bias": torch.tensor([bias], dtype=torch.float64)})
+        batch = (torch.ones(1, 1).double(), torch.ones(1, 1).double())
+        found = lockstep(models, [F.mse_loss]*2, [torch.optim.SGD(model.parameters(), 0.) for model in models], [batch])
+        assert (found is None) is agree, found
+
+
+def test_no_gradient_in_both():
+    models, loss_funcs, opts, batches = twins(Turned())
+    for model in models: model.first.bias.requires_grad_(False)
+    assert lockstep(models, loss_funcs, opts, batches) is None
