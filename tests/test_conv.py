@@ -43,7 +43,9 @@ def assert_same(name, input, *args, theirs=None, **kwargs):
     want = value_and_grads(theirs or getattr(F, name), input, args, kwargs)
     for g, w in zip(got, want, strict=True):
         assert (g is None) == (w is None)
-        if g is not None: assert_close(g, w, equal_nan=True)
+        if g is None: continue
+        size = max(1, w.detach().nan_to_num(0, 0, 0).abs().max().item()) if w.numel() and w.dtype == torch.float32 else None
+        assert_close(g, w, equal_nan=True, **dict(rtol=1.3e-6, atol=1e-5*size) if size else {})  # a sum rounds by the size of its terms
 
 
 @pytest.mark.filterwarnings("ignore:Using padding")
