@@ -28,7 +28,9 @@ def assert_same(ours, theirs, *args, **kwargs):
     "The two give the same values, dtypes and gradients, and change the same arguments in the same way."
     for got, want in zip(value_and_grads(ours, *args, **kwargs), value_and_grads(theirs, *args, **kwargs), strict=True):
         assert (got is None) == (want is None)
-        if got is not None: assert_close(got, want, equal_nan=True)
+        if got is None: continue
+        size = max(1, want.abs().nan_to_num(0, 0, 0).max().item()) if want.numel() and want.dtype == torch.float32 else 0
+        assert_close(got, want, equal_nan=True, **(dict(rtol=1.3e-6, atol=1e-5*size) if size else {}))  # a sum rounds by the size of its terms
 
 
 def samples(name: str, dtype: torch.dtype):
