@@ -49,7 +49,7 @@ def _random_seed(generator: Generator | None) -> int:
     return torch.empty((), dtype=torch.int64).random_(generator=generator).item()
 
 class RandomSampler(_Sampler):
-    "All indices of `data_source` in random order, as torch draws it, new in each pass: (n,)."
+    "All indices of `data_source` in random order, as torch draws it, anew each time; shape (n,)."
     def __init__(self, data_source: Sized, *, generator: Generator | None = None) -> None:
         if len(data_source) == 0: raise ValueError("the dataset is empty: nothing to shuffle")
         self.data_source, self.generator = data_source, generator

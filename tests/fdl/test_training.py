@@ -230,7 +230,9 @@ def test_a_broken_input_is_named():
     with pytest.raises(FloatingPointError, match="epoch 1, batch 3 of 7"): run(1, DataLoader(TensorDataset(x, y), 32))
 
 
-def test_a_real_interrupt_returns_the_history(capsys):
+def test_a_real_interrupt_returns_the_history(capsys, request):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell begins with it ignored
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     model, calls = network(), []
     def loss_func(preds, target):
         calls.append(0)
