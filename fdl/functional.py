@@ -308,7 +308,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     wide = torch.promote_types(input.dtype, torch.float32)        # in float16 a square overflows
     x, mean, var = input.to(wide).movedim(1, -1), running_mean, running_var         # (n, ..., c)
     m = x.shape[:-1].numel()
-    if m < 2 if training else mean is None or var is None:
+    if (m < 2) if training else (mean is None or var is None):
         raise ValueError("batch_norm needs running statistics, or in training more than one value "
                          f"a channel; input has shape {tuple(input.shape)}")
     if training:
