@@ -48,11 +48,11 @@ def _copies(kind: str, named: Iterable[tuple[str, Tensor | None]]) -> _Made:
             for name, t in named}
 
 def _held(model: Any, opt: Any) -> _Made:
-    "What lasts from step to step: parameters, buffers, the state of the optimizer."
+    "What lasts from step to step: the state of the optimizer, parameters, buffers."
     state = [(f"{name}.{key}", torch.as_tensor(value)) for name, p in model.named_parameters()
              for key, value in sorted(opt.state.get(p, {}).items()) if value is not None]
-    return (_copies("parameter", model.named_parameters())
-            | _copies("buffer", model.named_buffers()) | _copies("optimizer state", state))
+    return (_copies("optimizer state", state) | _copies("parameter", model.named_parameters())
+            | _copies("buffer", model.named_buffers()))
 
 # %% ../nbs/16_debugging.ipynb #a14368c4
 from collections import Counter
@@ -167,7 +167,7 @@ def lockstep(models: tuple[Any, Any], loss_funcs: tuple[Callable, Callable], opt
 
     Both models train side by side on `batches`, in the mode they are in, from the same random
     numbers; each part may be fdl's or torch's, on any device. Compared, in this order: activations,
-    buffers, the loss, gradients from the last layer back, parameters and optimizer state; before
+    buffers, the loss, gradients from the last layer back, optimizer state and parameters; before
     the first step, what is there already. Tensors are matched by name, or in order where the names
     differ; if the modules have other names, only the activations of those with parameters count.
     On a GPU, torch's dropout makes another mask of the same numbers than fdl's: use one of them.

@@ -41,6 +41,15 @@ def parse(source: str) -> ast.Module:
     return ast.parse(re.sub(r"^[%!].*$", "pass", source, flags=re.M))
 
 
+def code_lines(source: str, silent: tuple[type, ...] = ()) -> int:
+    "The lines of code that say something: no blank ones, comments or docstrings, and no statements of the kinds in `silent`."
+    tree, quiet = parse(source), set()
+    for node in ast.walk(tree):
+        text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        if text or isinstance(node, silent): quiet |= set(range(node.lineno, node.end_lineno + 1))
+    return sum(bool(line.strip()) and not line.strip().startswith("#") and i not in quiet for i, line in enumerate(source.split("\n"), 1))
+
+
 def default_module(path: Path) -> str | None:
     "The module whose file a lesson starts."
     return next(filter(None, (directive(source, "default_exp") for source in code(path))), None)

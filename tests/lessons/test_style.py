@@ -11,7 +11,7 @@ from statistics import median
 
 import pytest
 
-from course import LESSONS, ROOT, directive, notebook, parse, read, sections, titles
+from course import LESSONS, ROOT, code_lines, directive, notebook, parse, read, sections, titles
 from run_notebooks import ours
 
 LAST = ["Traps", "What torch gives you", "Recap", "Exercises", "Where to read more"]
@@ -38,12 +38,8 @@ def first_line(source: str) -> str:
 
 
 def statements(source: str) -> int:
-    "The lines of a cell that say something: no blank ones, comments, docstrings or imports."
-    tree, silent = parse(source), set()
-    for node in ast.walk(tree):
-        text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        if text or isinstance(node, (ast.Import, ast.ImportFrom)): silent |= set(range(node.lineno, node.end_lineno + 1))
-    return sum(bool(line.strip()) and not line.strip().startswith("#") and i not in silent for i, line in enumerate(source.split("\n"), 1))
+    "The lines of a cell that say something; imports do not."
+    return code_lines(source, (ast.Import, ast.ImportFrom))
 
 
 def lesson_lines(cells) -> int:
@@ -91,7 +87,7 @@ def cell_length(name, cells) -> Iterator[str]:
     "A cell fits in the eye."
     for source in codes(cells):
         if (lines := len(source.split("\n"))) > LONGEST: yield f"the cell '{first_line(source)}' has {lines} lines, more than {LONGEST}"
-        if wide := [line for line in source.split("\n") if len(line) > WIDTH and not line.startswith("#|")]:
+        if wide := [line for line in source.split("\n") if len(line) > WIDTH]:
             yield f"the line '{wide[0][:60]}...' has {len(wide[0])} characters, more than {WIDTH}"
     if (middle := median(map(statements, codes(cells)))) > MEDIAN: yield f"the median of its code cells is {middle:g} lines, more than {MEDIAN}"
 
@@ -252,6 +248,7 @@ BREAKS = [
     (headings, "## Traps", "## A section\n\n## Traps", "two sections are called 'A section'"),
     (cell_length, "x = 1", LONG, "has 41 lines"),
     (cell_length, "x = 1", "x = " + "1 + "*25 + "1", "has 105 characters"),
+    (cell_length, "x = 1", '#| fig-alt: "' + "A line. "*12 + '"\nx = 1', "has 110 characters"),
     (length, FILLER, FILLER[:1000], "words of prose"),
     (length, "15 minutes", "9 minutes", "declares 9 minutes"),
     (length, "15 minutes", "25 minutes", "declares 25 minutes"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from course import LESSONS, MODULES, NOTEBOOKS, ROOT, code, default_module, directive, dotted, exports, fdl_imports, notebook, read
+from course import LESSONS, MODULES, NOTEBOOKS, ROOT, code, code_lines, default_module, directive, dotted, exports, fdl_imports, notebook, read
 from run_notebooks import ours
 
 
@@ -118,15 +118,6 @@ def test_documented(module, name):
     if "Tensor" in hints: assert re.search(r"[Ss]hapes?\b", doc), f"{module}.{name} handles tensors, and its docstring names no shape"
 
 
-def say(tree: ast.AST, source: str) -> int:
-    "The lines of a module that say something: no blank ones, comments or docstrings."
-    silent = set()
-    for node in ast.walk(tree):
-        text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        if text: silent |= set(range(node.lineno, node.end_lineno + 1))
-    return sum(bool(line.strip()) and not line.strip().startswith("#") and i not in silent for i, line in enumerate(source.split("\n"), 1))
-
-
 LINES, PRIVATE, RAISES, WIDTH = 2013, 87, 99, 100  # on the way to 1,500, 50 and 60: these only fall
 
 
@@ -136,7 +127,7 @@ def test_the_package_stays_small():
     for path in MODULES:
         source = path.read_text(encoding="utf-8")
         tree = ast.parse(source)
-        lines += say(tree, source)
+        lines += code_lines(source)
         private += sum(node.name.startswith("_") and not node.name.startswith("__") for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef)))
         raises += sum(isinstance(node, ast.Raise) for node in ast.walk(tree))
         wide = [line for line in source.split("\n")[1:] if len(line) > WIDTH and not line.startswith("__all__")]
