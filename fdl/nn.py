@@ -8,7 +8,6 @@ __all__ = ['Module', 'Linear', 'ReLU', 'ModuleList', 'Sequential', 'Lambda', 'Fl
 # %% ../nbs/07_modules.ipynb #5c2eb918
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from textwrap import indent
 from types import MappingProxyType
 from typing import Any
 
