@@ -285,6 +285,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'fdl.training._mean': ('validation.html#_mean', 'fdl/training.py'),
                               'fdl.training._measures': ('validation.html#_measures', 'fdl/training.py'),
                               'fdl.training._weight': ('validation.html#_weight', 'fdl/training.py'),
+                              'fdl.training.epochs': ('validation.html#epochs', 'fdl/training.py'),
                               'fdl.training.evaluate': ('validation.html#evaluate', 'fdl/training.py'),
                               'fdl.training.fit': ('validation.html#fit', 'fdl/training.py'),
                               'fdl.training.get_dls': ('validation.html#get_dls', 'fdl/training.py'),

@@ -19,7 +19,7 @@ from torch.testing import assert_close
 from fdl import nn, optim
 from fdl.data import DataLoader, TensorDataset, pad_collate
 from fdl.functional import cross_entropy
-from fdl.training import History, evaluate, fit, get_dls, loss_batch
+from fdl.training import History, epochs, evaluate, fit, get_dls, loss_batch
 
 BRICKS = {"nn": (nn, torch.nn), "loss": (cross_entropy, torch.nn.functional.cross_entropy),
           "optim": (optim, torch.optim), "loader": (DataLoader, torch.utils.data.DataLoader)}
@@ -469,3 +469,75 @@ def test_a_part_in_evaluation_mode_on_purpose_stays_there(lib):
         modes = [m.training for m in model.modules()]
         fit(1, model, F.cross_entropy, torch.optim.SGD(model.parameters(), lr=0.1), dl, dl, progress=False)
         assert (model[1].running_mean.count_nonzero() == 0) == frozen and [m.training for m in model.modules()] == modes
+
+
+# The joints of `fit`.
+
+def parts(model=None, **options):
+    "Model, loss, optimizer and two loaders, for `epochs` and `fit`."
+    model = network() if model is None else model
+    return model, cross_entropy, optim.SGD(model.parameters(), lr=0.1), DataLoader(data(), 32), DataLoader(data(50, seed=1), 32)
+
+
+def without_seconds(rows): return [{name: x for name, x in row.items() if name != "seconds"} for row in rows]
+
+
+def test_epochs_gives_the_rows_of_fit_one_at_a_time():
+    expected, given = without_seconds(fit(3, *parts(), progress=False)), parts()
+    before = [p.detach().clone() for p in given[0].parameters()]
+    rows = epochs(3, *given)
+    assert all(map(torch.equal, before, given[0].parameters())), "nothing runs before the first row is asked for"
+    assert without_seconds([next(rows)]) == expected[:1]
+    middle = [p.detach().clone() for p in given[0].parameters()]
+    assert not torch.equal(middle[0], before[0]) and all(map(torch.equal, middle, given[0].parameters()))
+    assert without_seconds(rows) == expected[1:] and next(rows, None) is None
+
+
+def test_epochs_starts_where_it_is_told():
+    given = parts()
+    rows = without_seconds([*epochs(1, *given), *epochs(3, *given, start=1)])
+    assert rows == without_seconds(fit(3, *parts(), progress=False)) and list(epochs(3, *given, start=3)) == []
+
+
+@pytest.mark.parametrize("end", ["break", "close", "error"])
+def test_modes_come_back_when_the_epochs_end_early(end):
+    model = network().eval()
+    rows = epochs(5, *parts(model))
+    next(rows)
+    assert all(m.training for m in model.modules()), "between two rows the model is in training mode"
+    if end == "break":
+        for row in rows: break
+        del rows
+    elif end == "close": rows.close()
+    else:
+        with pytest.raises(ZeroDivisionError): rows.throw(ZeroDivisionError)
+    assert not any(m.training for m in model.modules())
+
+
+def test_a_step_of_your_own():
+    "It gets what `loss_batch` gets, for each batch, and the row is the mean of what it returns."
+    given, calls = parts(), []
+    before = [p.detach().clone() for p in given[0].parameters()]
+    def step(*args):
+        calls.append(args)
+        return torch.tensor(len(calls), dtype=torch.float64), torch.tensor(len(args[3]))
+    history = fit(2, *given, step=step, progress=False)
+    assert [row["train_loss"] for row in history] == [pytest.approx(sum(i*n for i, n in zip(range(k, k + 7), [32]*6 + [8]))/200) for k in (1, 8)]
+    for (model, loss_func, xb, yb, opt), n in zip(calls, ([32]*6 + [8])*2):
+        assert model is given[0] and loss_func is cross_entropy and opt is given[2] and len(xb) == len(yb) == n
+    assert len(calls) == 14 and all(map(torch.equal, before, given[0].parameters()))
+
+
+def test_the_bar_moves_with_each_step(monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    bars = []
+    class Bar:
+        def __init__(self, total, desc, **options): self.total, self.said, self.n, _ = total, [desc], 0, bars.append(self)
+        def __enter__(self): return self
+        def __exit__(self, *error): pass
+        def update(self): self.n += 1
+        def write(self, text): self.said.append(self.n)
+        def set_description(self, text): self.said.append(text)
+    monkeypatch.setattr("fdl.training.tqdm", Bar)
+    fit(3, *parts())
+    assert bars[0].total == bars[0].n == 21 and bars[0].said == ["epoch 1 of 3", 7, "epoch 2 of 3", 14, "epoch 3 of 3", 21, "epoch 3 of 3"]
