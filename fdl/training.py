@@ -44,8 +44,7 @@ def _mean(pairs: list[tuple[Tensor, Tensor]], name: str) -> float:
     "The mean of (value, weight) of all batches, in float64; what weighs 0 does not count."
     if not any(weight for _, weight in pairs):
         raise ValueError(f"{name} gave no batches (is it used up?), or none whose targets count")
-    values = torch.stack([value for value, _ in pairs]).cpu().double()
-    weights = torch.stack([weight for _, weight in pairs]).cpu().double()
+    values, weights = (torch.stack([pair[i] for pair in pairs]).cpu().double() for i in (0, 1))
     counts = weights > 0                                    # the mean of nothing may be nan
     return (weights[counts] @ values[counts] / weights.sum()).item()           # (11.1)
 
@@ -59,8 +58,7 @@ Metrics = Iterable[Callable] | dict[str, Callable] | None
 
 def _batches(dl: Iterable, model: Any) -> Iterator:
     "The pairs that `dl` gives, on the device of the model's parameters, if it has any."
-    parameters = model.parameters() if hasattr(model, "parameters") else []
-    device = next((p.device for p in parameters), None)
+    device = next((p.device for p in getattr(model, "parameters", list)()), None)
     for batch in dl:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             raise TypeError("a batch must be a pair (inputs, targets), not "
@@ -90,7 +88,7 @@ def evaluate(model: Callable, loss_func: Callable, dl: Iterable,
     Shapes: batches (`xb`, `yb`) of n rows; each function turns `model(xb)` and `yb` into a mean.
     Raises `ValueError` when `dl` gives no batches, a mean is not 0-d, or two metrics share a name.
     """
-    modules = list(model.modules()) if hasattr(model, "modules") else []
+    modules = list(getattr(model, "modules", list)())
     modes = [module.training for module in modules]
     found, measures = {"loss": []}, None
     try:
