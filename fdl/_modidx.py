@@ -18,7 +18,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'fdl.backprop.Sequential.__init__': ('backprop.html#sequential.__init__', 'fdl/backprop.py'),
                               'fdl.backprop.Sequential.bwd': ('backprop.html#sequential.bwd', 'fdl/backprop.py'),
                               'fdl.backprop.Sequential.forward': ('backprop.html#sequential.forward', 'fdl/backprop.py'),
-                              'fdl.backprop._slope': ('backprop.html#_slope', 'fdl/backprop.py'),
                               'fdl.backprop.add_grad': ('backprop.html#add_grad', 'fdl/backprop.py'),
                               'fdl.backprop.check_gradients': ('backprop.html#check_gradients', 'fdl/backprop.py')},
             'fdl.core': { 'fdl.core.default_device': ('setup.html#default_device', 'fdl/core.py'),

@@ -5,22 +5,15 @@
 # %% auto #0
 __all__ = ['check_gradients', 'add_grad', 'Module', 'Linear', 'ReLU', 'MSE', 'Sequential']
 
-# %% ../nbs/03_backprop.ipynb #a8bda01c
+# %% ../nbs/03_backprop.ipynb #a7907bd2
 from collections.abc import Callable
 from itertools import product
 
 import torch
 from torch import Tensor
 
-def _slope(loss: Callable[[], float], t: Tensor, i: tuple[int, ...], eps: float) -> float:
-    "The slope of `loss()` along the entry `t[i]`, by a central difference."
-    value = t[i].item()
-    t[i] = value + eps; up = loss()
-    t[i] = value - eps; down = loss()
-    t[i] = value
-    return (up - down) / (2*eps)                                        # (03.2)
+from .functional import mse_loss
 
-# %% ../nbs/03_backprop.ipynb #a7907bd2
 def check_gradients(f: Callable[..., Tensor], *inputs: Tensor,
                     eps: float = 1e-5, tol: float = 1e-7) -> float:
     """The largest error of the gradients that `f` leaves in the `.g` of its inputs, measured.
@@ -44,8 +37,12 @@ def check_gradients(f: Callable[..., Tensor], *inputs: Tensor,
         if t.dtype != torch.float64: raise TypeError(f"inputs[{k}] must be float64, not {t.dtype}")
         if getattr(grad, "shape", None) != t.shape:
             raise AssertionError(f"inputs[{k}].g must have shape {tuple(t.shape)}, but is {grad}")
-        entries = list(product(*map(range, t.shape)))
-        slopes = t.new_tensor([_slope(loss, t, i, eps) for i in entries]).view(t.shape)
+        entries, slopes = list(product(*map(range, t.shape))), torch.empty_like(t)
+        for i in entries:
+            value = t[i].item()
+            t[i] = value + eps; up = loss()
+            t[i] = value - eps; down = loss()
+            t[i], slopes[i] = value, (up - down) / (2*eps)              # (03.2)
         errors = ((grad - slopes).abs() / slopes.abs().clamp(min=1)).nan_to_num(nan=torch.inf)
         i = max(entries, key=lambda i: errors[i])
         if errors[i] > tol:
@@ -85,8 +82,7 @@ class Module:
     def backward(self) -> None:
         "Passes the gradient in the `.g` of the output on to what the output was made from."
         if self.out.g is None:
-            raise RuntimeError(f"no gradient has arrived at the output of {type(self).__name__}: "
-                               "set loss.g = 1. and go back from the loss")
+            raise RuntimeError(f"no gradient has arrived at {type(self).__name__}: set loss.g = 1.")
         self.bwd(self.out, *self.args)
 
 # %% ../nbs/03_backprop.ipynb #983e2e96
@@ -135,9 +131,7 @@ class MSE(Module):
     """
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         "The loss, one number."
-        if input.shape != target.shape:
-            raise ValueError(f"input {input.shape} and target {target.shape} differ in shape")
-        return (input - target).square().mean()                         # (03.10)
+        return mse_loss(input, target)                                  # (03.10)
 
     def bwd(self, out: Tensor, input: Tensor, target: Tensor) -> None:
         "Adds to the gradients of `input` and, unless it is data, of `target`."
@@ -150,9 +144,14 @@ class Sequential(Module):
     """`layers` one after another; `backward` goes through them in reverse.
 
     Shapes: the input is what the first layer takes, the output what the last one returns.
-    Give each layer once, since it remembers only its last call; two layers may share their tensors.
+    Raises `ValueError` if a layer stands in it twice; two layers may share their tensors.
     """
-    def __init__(self, *layers: Module): self.layers = layers
+    def __init__(self, *layers: Module):
+        self.layers = layers
+        self.steps = [step for layer in layers for step in getattr(layer, "steps", [layer])]
+        if len(set(self.steps)) < len(self.steps):
+            raise ValueError("a layer remembers only its last call: give each place its own layer "
+                             "(they may share weight and bias)")
 
     def forward(self, x: Tensor) -> Tensor:
         "The output of the last layer."
