@@ -6,10 +6,10 @@
 __all__ = ['draw_graph', 'no_grad', 'Tensor']
 
 # %% ../nbs/04_autograd.ipynb #582e293e
+from contextvars import ContextVar
 from copy import deepcopy
 from itertools import count
 from numbers import Real
-from threading import local
 
 import torch
 
@@ -33,15 +33,15 @@ def draw_graph(root: "Tensor", names: "dict[str, Tensor]" = {}, ax: "Axes | None
     """
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(7.5, 2.3), layout="constrained")[1]
-    column, place, face = {}, {}, ["white", "#D6E6F4"]
-    named = {t: name for name, t in names.items()}
+    column, place, named = {}, {}, {t: name for name, t in names.items()}
     show = lambda a: f"{a:g}" if getattr(a, "shape", ()) == () else f"{tuple(a.shape)}"
     boxes = [t for t in _history(root) if t.parents or t in named]
     for t in boxes: column[t] = 1 + max([column.get(p, -1) for p, _ in t.parents], default=-1)
     for t in reversed(boxes): column |= {p: column[t] - 1 for p, _ in t.parents if not p.parents}
     for t in boxes:
         x, y = place[t] = 2.3 * column[t], -sum(column[u] == column[t] for u in place)
-        ax.add_patch(plt.Rectangle((x - .6, y - .4), 1.2, .8, fc=face[not t.parents], ec="0.3"))
+        face = "white" if t.parents else "#D6E6F4"
+        ax.add_patch(plt.Rectangle((x - .6, y - .4), 1.2, .8, fc=face, ec="0.3"))
         back = t.grad is not None and show(t.grad) != "0"
         arrow = dict(arrowstyle="<|-" if back else "-|>", color="#B34A00" if back else "0.3")
         text = f"{named.get(t, t.op)}\n{show(t.data)}" + (f"\ngrad {show(t.grad)}" if back else "")
@@ -55,13 +55,12 @@ def draw_graph(root: "Tensor", names: "dict[str, Tensor]" = {}, ax: "Axes | None
     return ax
 
 # %% ../nbs/04_autograd.ipynb #ae5ab290
-class _Blocks(local): opened = 0
-_blocks = _Blocks()
+_blocks = ContextVar("blocks", default=0)               # how many are open, in each thread
 
 class no_grad:
     "Inside `with no_grad():` no result made by this thread remembers how. Blocks may be nested."
-    def __enter__(self) -> None: _blocks.opened += 1
-    def __exit__(self, *error: object) -> None: _blocks.opened -= 1
+    def __enter__(self) -> None: _blocks.set(_blocks.get() + 1)
+    def __exit__(self, *error: object) -> None: _blocks.set(_blocks.get() - 1)
 
 # %% ../nbs/04_autograd.ipynb #ab7d8180
 _Operand = "Tensor | torch.Tensor | float"
@@ -72,7 +71,7 @@ def _node(op, data, *operands):
     "The result of `op`; each operand comes with its share, a function of the result's gradient."
     out = Tensor(data)
     parents = [(x, share) for x, share in operands if isinstance(x, Tensor)]
-    if any(x.requires_grad for x, _ in parents) and not _blocks.opened:
+    if any(x.requires_grad for x, _ in parents) and not _blocks.get():
         out.requires_grad, out.op, out.parents = True, op, parents
         used = [data, *(_raw(x) for x, _ in operands)]
         out.saved = [(t, t._version) for t in used if isinstance(t, torch.Tensor)]
@@ -139,10 +138,9 @@ class _Functions:
 
     def sum(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> "Tensor":
         "Sum over the dimensions `dim`, or over all; with `keepdim` they stay, with length 1."
-        a, dims = self.data, tuple(range(self.data.ndim)) if dim is None else dim
-        kept = a.sum(dims, keepdim=True)
-        out = kept if keepdim else kept.squeeze(dims)
-        return _node("sum", out, (self, lambda g: g.reshape(kept.shape).expand(a.shape)))
+        a = self.data
+        def share(g): return g.reshape(a.sum(dim, keepdim=True).shape).expand(a.shape)
+        return _node("sum", a.sum(dim, keepdim), (self, share))
     def mean(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> "Tensor":
         "Mean over the dimensions `dim`, or over all; with `keepdim` they stay, with length 1."
         total = self.sum(dim, keepdim)
@@ -204,8 +202,8 @@ class Tensor(_Operators, _Functions):
         Raises `RuntimeError`, and changes nothing, without a graph or a fitting `gradient`.
         """
         if not self.requires_grad: raise RuntimeError("no leaf requires grad, or made in no_grad")
-        if gradient is None and self.data.numel() == 1: gradient = torch.ones_like(self.data)
-        g = gradient if gradient is None else torch.as_tensor(_raw(gradient), dtype=self.data.dtype)
-        if g is None or g.shape != self.shape:
+        g = torch.as_tensor(1. if gradient is None else _raw(gradient)).to(self.data)
+        if gradient is None and self.data.numel() == 1: g = g.expand(self.shape)
+        if g.shape != self.shape:
             raise RuntimeError(f"backward needs a gradient of shape {tuple(self.shape)}")
         _walk(self, g)

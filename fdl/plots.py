@@ -13,24 +13,26 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
-def _limits(a: np.ndarray) -> tuple[float, float]:
+_Array = Tensor | np.ndarray | Sequence
+
+def _limits(a: np.ndarray, vmin: float | None = None, vmax: float | None = None) -> tuple:
     "The ends of the colour scale: by what the numbers can mean, symmetric if some are negative."
-    finite = a[np.isfinite(a)].astype(float)
-    low, high = finite.min(initial=0), finite.max(initial=255 if a.dtype == np.uint8 else 1)
-    return (low, high) if low == 0 else (min(low, -finite.max()), max(-low, finite.max()))
+    a = a[np.isfinite(a)].astype(float) if a.dtype != np.uint8 else np.array([0, 255])
+    low, high = a.min(initial=0), a.max(initial=1)
+    if low < 0: low, high = min(low, -a.max()), max(-low, a.max())
+    return low if vmin is None else vmin, high if vmax is None else vmax
 
 # %% ../nbs/10_visualization.ipynb #0d9a6abf
-def _array(x: Tensor | np.ndarray | Sequence) -> np.ndarray:
+def _array(x: _Array) -> np.ndarray:
     "`x` as a NumPy array, from any device, with or without a gradient."
     if not isinstance(x, Tensor): return np.asarray(x)
     x = x.detach().cpu()
     return (x.float() if x.is_floating_point() else x).numpy()
 
 # %% ../nbs/10_visualization.ipynb #7a5dc60e
-def _picture(im: Tensor | np.ndarray | Sequence) -> np.ndarray:
+def _picture(im: _Array) -> np.ndarray:
     "`im` as an array (height, width) or (height, width, channels)."
     a = _array(im)
     side = math.isqrt(a.size)
@@ -42,9 +44,8 @@ def _picture(im: Tensor | np.ndarray | Sequence) -> np.ndarray:
                      f"or (side*side,), not {_array(im).shape}")
 
 # %% ../nbs/10_visualization.ipynb #91f3afb2
-def show_image(im: Tensor | np.ndarray | Sequence, ax: Axes | None = None,
-               title: str | None = None, cmap: str | None = None, vmin: float | None = None,
-               vmax: float | None = None) -> Axes:
+def show_image(im: _Array, ax: Axes | None = None, title: str | None = None, cmap: str | None = None,
+               vmin: float | None = None, vmax: float | None = None) -> Axes:
     """The axes, `ax` or new ones, with the image `im` in them on a scale from `vmin` to `vmax`.
 
     By default that is 0 to 255 for bytes and 0 to 1 for other numbers, wider for larger values;
@@ -53,9 +54,7 @@ def show_image(im: Tensor | np.ndarray | Sequence, ax: Axes | None = None,
     Raises `ValueError` for any other shape.
     """
     a = _picture(im)
-    low, high = _limits(a)
-    if vmin is not None: low = vmin
-    if vmax is not None: high = vmax
+    low, high = _limits(a, vmin, vmax)
     if a.ndim == 3: a = ((a - low) / (high - low)).clip(0, 1)
     if ax is None: ax = plt.subplots(figsize=(2, 2), layout="constrained")[1]
     ax.imshow(a, cmap=cmap or ("RdBu_r" if low < 0 else "gray"), vmin=low, vmax=high)
@@ -71,12 +70,10 @@ def get_grid(n: int, nrows: int | None = None, ncols: int | None = None,
     are hidden. Shapes: returns an array (n,), row by row.
     Raises `ValueError` if `n` is below 1, or does not fit into `nrows` times `ncols`.
     """
-    if n < 1: raise ValueError(f"n must be 1 or more, not {n}")
-    if ncols is None: ncols = math.ceil(n / nrows if nrows else math.sqrt(n))
-    if nrows is None: nrows = math.ceil(n / ncols)
-    if nrows * ncols < n:
-        raise ValueError(f"nrows={nrows} times ncols={ncols} has {nrows*ncols} places, "
-                         f"too few for n={n}")
+    ncols = ncols or math.ceil(n / nrows if nrows else math.sqrt(n)) or 1
+    nrows = nrows or math.ceil(n / ncols)
+    if not 0 < n <= nrows*ncols:
+        raise ValueError(f"nrows={nrows} times ncols={ncols} places do not fit n={n}")
     size = figsize or (ncols*imsize, nrows*imsize)
     axes = plt.subplots(nrows, ncols, figsize=size, squeeze=False, layout="constrained")[1]
     for ax in axes.flat[n:]: ax.set_axis_off()
@@ -95,19 +92,14 @@ def show_images(ims: Iterable, titles: Iterable | None = None, nrows: int | None
     ims = list(ims)
     titles = [""]*len(ims) if titles is None else [str(_array(title)) for title in titles]
     axes = get_grid(len(ims), nrows, ncols, imsize=imsize)
-    if len(titles) != len(ims):
-        raise ValueError(f"each image needs a title, not {len(titles)} for {len(ims)}")
-    low, high = _limits(np.concatenate([_picture(im).ravel() for im in ims]))
-    low, high = low if vmin is None else vmin, high if vmax is None else vmax
-    lines = max(len(title.splitlines()) for title in titles)
-    figure, rows = axes[0].figure, axes[0].get_gridspec().nrows
-    figure.set_figheight(figure.get_figheight() + 0.22*lines*rows)
-    for im, ax, title in zip(ims, axes, titles): show_image(im, ax, title, cmap, low, high)
+    low, high = _limits(np.concatenate([_picture(im).ravel() for im in ims]), vmin, vmax)
+    lines = max(len(title.splitlines()) for title in titles) * axes[0].get_gridspec().nrows
+    axes[0].figure.set_figheight(axes[0].figure.get_figheight() + 0.22*lines)
+    for im, ax, title in zip(ims, axes, titles, strict=True):
+        show_image(im, ax, title, cmap, low, high)
     return axes
 
 # %% ../nbs/10_visualization.ipynb #355d2d21
-_LINES = {"train": dict(color="#006BA4", marker="o"), "valid": dict(color="#FF800E", marker="s")}
-
 def plot_history(history: Iterable[Mapping[str, float]],
                  figsize: tuple[float, float] | None = None) -> np.ndarray:
     """The axes of a run's curves: one panel for each metric, with training and validation values.
@@ -122,83 +114,73 @@ def plot_history(history: Iterable[Mapping[str, float]],
     for i, row in enumerate(history, 1):
         for key, value in row.items():
             if key in ("epoch", "seconds") or value is None: continue
-            named = key.startswith(("train_", "valid_"))
-            part, metric = key.split("_", 1) if named else ("valid", key)
+            part = "train" if key.startswith("train_") else "valid"
+            metric = key.removeprefix(f"{part}_")
             point = row.get("epoch", i) - 0.5*(part == "train"), float(value)
             panels.setdefault(metric, {}).setdefault(part, []).append(point)
     if not panels: raise ValueError("history must have a row with a key such as train_loss")
     axes = get_grid(len(panels), nrows=1, figsize=figsize or (4*len(panels), 3))
+    looks = dict(train=dict(color="#006BA4", marker="o"), valid=dict(color="#FF800E", marker="s"))
     for ax, (metric, lines) in zip(axes, panels.items()):
-        for part, points in lines.items(): ax.plot(*zip(*points), label=part, **_LINES[part])
+        for part, points in lines.items(): ax.plot(*zip(*points), label=part, **looks[part])
         ax.set(xlabel="epoch", ylabel=metric)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if metric == "accuracy": ax.yaxis.set_major_formatter(PercentFormatter(1))
+        ax.locator_params(axis="x", integer=True)
+        if metric == "accuracy": ax.yaxis.set_major_formatter("{x:.1%}")
         ax.legend(frameon=False)
     return axes
 
 # %% ../nbs/10_visualization.ipynb #18458b39
 from .functional import softmax
 
-def confusion_matrix(targets: Tensor | np.ndarray | Sequence,
-                     preds: Tensor | np.ndarray | Sequence, c: int | None = None) -> Tensor:
+def confusion_matrix(targets: _Array, preds: _Array, c: int | None = None) -> Tensor:
     """How often each class (row) got each prediction (column).
 
     Shapes: `targets` (n,) of classes, `preds` (n,) likewise, or scores (n, c); returns (c, c) of
     integers, where `c` is by default the number of scores, or one more than the largest class.
-    Raises `ValueError` if the shapes do not fit or a class is outside [0, c).
+    Raises `RuntimeError` if the shapes do not fit or a class is outside [0, c).
     """
-    targets, preds = torch.tensor(_array(targets)).long(), torch.tensor(_array(preds))
-    if preds.ndim == 2:
-        c = c or preds.shape[1]
-        preds = preds.argmax(1)
-    if targets.ndim != 1 or targets.shape != preds.shape or not len(targets):
-        raise ValueError("targets must have shape (n,), and preds (n,) or (n, c), with n at least "
-                         f"1, not {tuple(targets.shape)} and {tuple(preds.shape)}")
-    low, high = torch.cat([targets, preds.long()]).aminmax()
-    c = c or int(high) + 1
-    if low < 0 or high >= c:
-        raise ValueError(f"classes must be from 0 to {c - 1}, not {low} to {high}")
-    return torch.bincount(targets*c + preds.long(), minlength=c*c).reshape(c, c)
+    targets, preds = torch.tensor(_array(targets)), torch.tensor(_array(preds))
+    if preds.ndim == 2: c, preds = c or preds.shape[1], preds.argmax(1)
+    pairs = torch.stack([targets.long(), preds.long()])                  # (2, n)
+    c = c or int(pairs.max()) + 1
+    ones = torch.ones_like(pairs[0])
+    return torch.sparse_coo_tensor(pairs, ones, (c, c), check_invariants=True).to_dense()
 
 # %% ../nbs/10_visualization.ipynb #3fcb6069
-def plot_confusion(targets: Tensor | np.ndarray | Sequence, preds: Tensor | np.ndarray | Sequence,
-                   classes: Sequence | None = None, ax: Axes | None = None) -> Axes:
+def plot_confusion(targets: _Array, preds: _Array, classes: Sequence | None = None,
+                   ax: Axes | None = None) -> Axes:
     """The axes with a `confusion_matrix`: the mistakes in colour, what is right in grey.
 
     Shapes: those of `confusion_matrix`, and its errors; `classes` (c,) names.
     """
-    counts = confusion_matrix(targets, preds, None if classes is None else len(classes)).numpy()
-    c, right = len(counts), np.eye(len(counts), dtype=bool)
-    top = counts[~right].max(initial=1)
+    counts = confusion_matrix(targets, preds, None if classes is None else len(classes))
+    c, mistakes = len(counts), counts.double().fill_diagonal_(math.nan).numpy()
+    top = np.nanmax(mistakes, initial=1)
     if ax is None: ax = plt.subplots(figsize=[1 + 0.45*c]*2, layout="constrained")[1]
-    colours = plt.get_cmap("Oranges").with_extremes(bad="0.92")
-    ax.imshow(np.where(right, math.nan, counts), cmap=colours, vmin=0, vmax=top)
-    for t, p in zip(*counts.nonzero()):
-        dark = "0.4" if t == p else "white" if counts[t, p] > 0.6*top else "0.1"
-        ax.text(p, t, counts[t, p], color=dark, ha="center", va="center", fontsize=9)
-    names = [str(name) for name in (classes or range(c))]
+    ax.imshow(mistakes, cmap="Oranges", vmin=0, vmax=1.5*top)         # black can be read on all
+    for t, p in counts.nonzero().tolist():
+        ax.text(p, t, f"{counts[t, p]}", ha="center", va="center", fontsize=9)
+    names = list(map(str, range(c) if classes is None else classes))
     ax.set_xticks(range(c), names, rotation=90 if max(map(len, names)) > 3 else 0)
     ax.set_yticks(range(c), names)
     share = f"{counts.trace()/counts.sum():.1%} of {counts.sum():,} right"
-    ax.set(xlabel="prediction", ylabel="target", title=share)
+    ax.set(xlabel="prediction", ylabel="target", title=share, facecolor="0.92")
     return ax
 
 # %% ../nbs/10_visualization.ipynb #9cd39fbe
-def plot_mistakes(x: Tensor | np.ndarray, y: Tensor | np.ndarray | Sequence,
-                  logits: Tensor | np.ndarray, n: int = 12, classes: Sequence | None = None,
-                  nrows: int | None = None, ncols: int | None = None,
-                  imsize: float = 1.5) -> np.ndarray:
+def plot_mistakes(x: _Array, y: _Array, logits: _Array, n: int = 12,
+                  classes: Sequence | None = None, nrows: int | None = None,
+                  ncols: int | None = None, imsize: float = 1.5) -> np.ndarray:
     """The axes with the `n` wrongly classified images that the model was surest of, surest first.
 
     Each title says what was read, what it is, and the probability of what was read.
     Shapes: `x` (m, ...) images, `y` (m,) classes, `logits` (m, c) scores before softmax; returns
     at most `n` axes, none if all is right.
-    Raises `ValueError` if the lengths differ or `logits` is not (m, c).
+    Raises `ValueError` if the lengths differ.
     """
     scores, y = torch.tensor(_array(logits)), torch.tensor(_array(y))
-    if scores.ndim != 2 or not len(x) == len(y) == len(scores):
-        raise ValueError("x, y and logits must have one row an image, logits of shape (m, c), not "
-                         f"{len(x)}, {len(y)} rows and {tuple(scores.shape)}")
+    if not len(x) == len(y) == len(scores):
+        raise ValueError(f"{len(x)} images, {len(y)} classes and {len(scores)} rows of logits")
     sure, guess = softmax(scores, 1).max(1)
     order = sure.argsort(descending=True)
     worst = order[(guess != y)[order]][:n].tolist()

@@ -150,11 +150,26 @@ def test_confusion_takes_scores_names_and_unused_classes():
 
 
 @pytest.mark.parametrize("targets, preds, classes, message", [
-    ([0, 1], [0], None, r"not \(2,\) and \(1,\)"), ([], [], None, "n at least 1"), ([0, 5], [0, 1], "abc", "from 0 to 2, not 0 to 5"),
-    ([0, -1], [0, 1], None, "not -1 to 1"), ([0, 0], [0, -1], "ab", "from 0 to 1, not -1 to 0"),
-    ([0, 0], [0, 2], "ab", "from 0 to 1, not 0 to 2"), (1, 1, None, r"not \(\) and \(\)"), (torch.zeros(2, 2), torch.zeros(2), None, r"targets must have shape \(n,\)")])
+    ([0, 1], [0], None, r"equal size, but got \[2\] at entry 0 and \[1\]"), ([], [], None, "max"), ([0, 5], [0, 1], "abc", "size is 3 but found index 5"),
+    ([0, -1], [0, 1], None, "negative index -1"), ([1, 0], [-1, 0], "ab", "negative index -1"), ([0, 0], [0, 2], "ab", "size is 2 but found index 2"),
+    (torch.zeros(2, 2), torch.zeros(2), None, "equal size"), (1, 1, None, "")])
 def test_confusion_refuses(targets, preds, classes, message):
-    with pytest.raises(ValueError, match=message): plot_confusion(targets, preds, classes)
+    with pytest.raises((RuntimeError, ValueError), match=message): plot_confusion(targets, preds, classes)
+
+
+def test_titles_are_as_many_as_images():
+    for titles in (["a"], ["a", "b", "c"]):
+        with pytest.raises(ValueError, match="argument 3 is (shorter|longer)"): show_images(torch.zeros(2, 4, 4), titles)
+
+
+def test_no_image_is_refused():
+    with pytest.raises(ValueError, match="n=0"): show_images([])
+
+
+def test_mistakes_want_rows_that_belong_together():
+    x, y, logits = torch.rand(3, 16), torch.tensor([0, 1, 1]), torch.eye(3)
+    for args in ((x[:2], y, logits), (x, y[:2], logits), (x, y, logits[:2])):
+        with pytest.raises(ValueError, match="images, .* classes and .* rows of logits"): plot_mistakes(*args)
 
 
 @pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16, torch.int32])
