@@ -152,7 +152,7 @@ def test_confusion_takes_scores_names_and_unused_classes():
 @pytest.mark.parametrize("targets, preds, classes, message", [
     ([0, 1], [0], None, r"equal size, but got \[2\] at entry 0 and \[1\]"), ([], [], None, "max"), ([0, 5], [0, 1], "abc", "size is 3 but found index 5"),
     ([0, -1], [0, 1], None, "negative index -1"), ([1, 0], [-1, 0], "ab", "negative index -1"), ([0, 0], [0, 2], "ab", "size is 2 but found index 2"),
-    (torch.zeros(2, 2), torch.zeros(2), None, "equal size"), (1, 1, None, "")])
+    (torch.zeros(2, 2), torch.zeros(2), None, "equal size"), (1, 1, None, "sparse_dim|indices")])
 def test_confusion_refuses(targets, preds, classes, message):
     with pytest.raises((RuntimeError, ValueError), match=message): plot_confusion(targets, preds, classes)
 
