@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_gradients', 'add_grad', 'Module', 'Linear', 'ReLU', 'MSE', 'Sequential']
 
-# %% ../nbs/03_backprop.ipynb #a7907bd2
+# %% ../nbs/03_backprop.ipynb #a8bda01c
 from collections.abc import Callable
 from itertools import product
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .functional import mse_loss
 
+# %% ../nbs/03_backprop.ipynb #a7907bd2
 def check_gradients(f: Callable[..., Tensor], *inputs: Tensor,
                     eps: float = 1e-5, tol: float = 1e-7) -> float:
     """The largest error of the gradients that `f` leaves in the `.g` of its inputs, measured.

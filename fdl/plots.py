@@ -44,8 +44,9 @@ def _picture(im: _Array) -> np.ndarray:
                      f"or (side*side,), not {_array(im).shape}")
 
 # %% ../nbs/10_visualization.ipynb #91f3afb2
-def show_image(im: _Array, ax: Axes | None = None, title: str | None = None, cmap: str | None = None,
-               vmin: float | None = None, vmax: float | None = None) -> Axes:
+def show_image(im: _Array, ax: Axes | None = None, title: str | None = None,
+               cmap: str | None = None, vmin: float | None = None,
+               vmax: float | None = None) -> Axes:
     """The axes, `ax` or new ones, with the image `im` in them on a scale from `vmin` to `vmax`.
 
     By default that is 0 to 255 for bytes and 0 to 1 for other numbers, wider for larger values;
