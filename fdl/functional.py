@@ -167,9 +167,6 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
 # %% ../nbs/14_convolutions.ipynb #14e00001
 from itertools import product
 
-import torch
-from torch import Tensor
-
 class _Windows(torch.autograd.Function):
     "The windows of images (..., h, w, c), as a view (..., oh, ow, kh, kw, c); backward adds them."
     @staticmethod
@@ -243,8 +240,6 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Si
     return _images(maps[0] if groups == 1 else torch.cat(maps, -1), input, weight)
 
 # %% ../nbs/14_convolutions.ipynb #14e00004
-import math
-
 def avg_pool2d(input: Tensor, kernel_size: Size2, stride: Size2 | None = None, padding: Size2 = 0,
                ceil_mode: bool = False) -> Tensor:
     """The mean of each window of `input`, channel by channel; padding counts as zeros.
@@ -271,13 +266,10 @@ def max_pool2d(input: Tensor, kernel_size: Size2, stride: Size2 | None = None, p
     Source: Goodfellow, Bengio and Courville, Deep Learning (2016), 9.3.
     """
     stride = kernel_size if stride is None else stride
-    windows = _windows(input, kernel_size, stride, padding, ceil_mode, -math.inf)
+    windows = _windows(input, kernel_size, stride, padding, ceil_mode, -torch.inf)
     return _images(windows.max(-2).values, input)
 
 # %% ../nbs/15_normalization.ipynb #fae7cc2c
-import torch
-from torch import Tensor
-
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """`input` with each number set to 0 with probability `p`, the others divided by 1 - p.
 

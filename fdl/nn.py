@@ -250,12 +250,6 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 # %% ../nbs/14_convolutions.ipynb #14e00005
-import torch
-from torch import Tensor
-from torch.nn import Parameter
-
-from . import functional
-
 class Conv2d(Module):
     """`out_channels` kernels slid over an image, starting from torch's random weights.
 
@@ -304,11 +298,6 @@ class MaxPool2d(_Pool2d):
                                      ceil_mode=self.ceil_mode)
 
 # %% ../nbs/15_normalization.ipynb #15e00002
-import torch
-from torch import Tensor
-
-from . import functional
-
 class Dropout(Module):
     """Sets each number to 0 with probability `p` while training; in eval mode it changes nothing.
 
@@ -322,8 +311,6 @@ class Dropout(Module):
         return functional.dropout(input, self.p, self.training, self.inplace)
 
 # %% ../nbs/15_normalization.ipynb #d0c8a796
-from torch.nn import Parameter
-
 class BatchNorm2d(Module):
     """Each channel with mean 0 and deviation 1 over the batch, then scaled and shifted.
 
