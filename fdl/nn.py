@@ -19,7 +19,7 @@ from . import functional
 # %% ../nbs/07_modules.ipynb #51f8b9d4
 class _Attributes:
     "What a module knows of its attributes: which are parameters, modules, buffers, settings."
-    training, _persistent = True, {}                    # names of buffers: whether saved
+    training, _persistent = True, {}                    # of each buffer: is it saved?
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(vars(self).get(name), Parameter) and not isinstance(value, Parameter | None):
