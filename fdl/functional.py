@@ -214,8 +214,8 @@ def _windows(input: Tensor, kernel: Size2, stride: Size2, padding: Size2, ceil_m
 # %% ../nbs/14_convolutions.ipynb #14e00003
 def _images(x: Tensor, *like: Tensor) -> Tensor:
     "`x` (..., c, h, w), with channels last in memory if one of `like` has."
-    kind = torch.contiguous_format
-    for (_, C, H, W), (n, c, h, w) in ((t.shape, t.stride()) for t in like if t.ndim == 4):
+    kind, like = torch.contiguous_format, [t for t in like if t.ndim == x.ndim == 4]
+    for (_, C, H, W), (n, c, h, w) in ((t.shape, t.stride()) for t in like):
         if 0 < c and c*C <= w and w*W <= h and c < h*H <= n: kind = torch.channels_last
     return x.contiguous(memory_format=kind)
 

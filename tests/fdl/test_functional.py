@@ -218,6 +218,12 @@ def test_memory_format_is_torchs(shape):
             assert mine.is_contiguous() == theirs.is_contiguous()
 
 
+def test_one_image_without_a_batch_and_kernels_with_channels_last():
+    x, weight = torch.randn(4, 6, 5, dtype=torch.float64), torch.randn(6, 4, 3, 3, dtype=torch.float64).to(memory_format=torch.channels_last)
+    assert_close(ours.conv2d(x, weight, torch.ones(6).double()), F.conv2d(x, weight, torch.ones(6).double()))
+    with pytest.raises(RuntimeError): ours.conv2d(x, weight, torch.ones(1).double())         # one bias is not six
+
+
 @settings(max_examples=150)
 @given(st.tuples(*[st.integers(1, 9)]*2), st.tuples(*[st.integers(1, 4)]*2), st.none() | st.tuples(*[st.integers(1, 5)]*2),
        st.tuples(*[st.integers(0, 2)]*2), st.booleans(), st.booleans())
