@@ -173,8 +173,7 @@ class _Windows(torch.autograd.Function):
     def forward(ctx, input, kernel, stride):
         ctx.shape, ctx.stride = input.shape, stride
         (kh, kw), (sh, sw) = kernel, stride
-        windows = input.unfold(-2, kh, sh).unfold(-2, kw, sw)           # (..., oh, ow, kh, kw)
-        return windows.movedim((-2, -1), (-4, -3))
+        return input.unfold(-2, kh, sh).unfold(-2, kw, sw).movedim((-2, -1), (-4, -3))
 
     @staticmethod
     def backward(ctx, grad):
