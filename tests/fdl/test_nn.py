@@ -113,6 +113,7 @@ def test_what_is_not_built_is_torchs():
     assert Tanh is torch.nn.Tanh and BatchNorm1d is torch.nn.BatchNorm1d and nn.utils is torch.nn.utils and "Tanh" not in dir(nn)
     assert nn.functional.__name__ == "fdl.functional" and nn.init.kaiming_uniform_ and nn.Parameter is torch.nn.Parameter
     with pytest.raises(AttributeError, match="module 'fdl.nn' has no attribute 'Tahn'"): nn.Tahn
+    assert hasattr(torch.nn, "_reduction") and not hasattr(nn, "_reduction")
     model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3), nn.Tanh())
     assert model(torch.arange(5)).shape == (5, 3) and len(list(model.parameters())) == 3
 
@@ -171,6 +172,8 @@ def test_printouts():
         def __init__(self): self.width, self.head = 7, nn.Linear(2, 1)
     assert repr(Net()) == "Net(\n  width=7\n  (head): Linear(in_features=2, out_features=1, bias=True)\n)"
     assert repr(nn.Flatten()) == repr(torch.nn.Flatten()) and repr(nn.Module()) == "Module()"
+    assert repr(nn.MaxPool2d((2, 1))) == "MaxPool2d(kernel_size=(2, 1), stride=(2, 1), padding=0)"
+    assert [repr(m) for m in (nn.Dropout(0.5), nn.ReLU(True), nn.MSELoss())] == ["Dropout(p=0.5)", "ReLU(inplace=True)", "MSELoss(reduction=mean)"]
 
 
 def test_modes_reach_torch_children():
@@ -385,6 +388,11 @@ def test_to_meta_keeps_identity():
     assert ids == [id(p) for p in model.parameters()] == [id(p) for p in opt.param_groups[0]["params"]]
     assert all(t.is_meta for t in [*model.parameters(), *model.buffers()]) and type(model.tied) is nn.Parameter
     with pytest.raises(NotImplementedError, match="meta"): model.to("cpu")
+
+
+def test_a_move_may_leave_the_children_where_they_are():
+    model = Nested().to_empty(device="meta", recurse=False)
+    assert model.tied.is_meta and model.counter.is_meta and not any(p.is_meta for p in model.body.parameters())
 
 
 def test_an_optimizer_made_before_the_move_still_trains():
