@@ -167,23 +167,20 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
 # %% ../nbs/14_convolutions.ipynb #14e00001
 from itertools import product
 
-import torch
-from torch import Tensor
-
 class _Windows(torch.autograd.Function):
-    "The windows of images (..., h, w, c), as a view (..., oh, ow, kh, kw, c); backward adds them."
+    "The windows of images (..., h, w), as a view (..., kh, kw, oh, ow); backward adds them."
     @staticmethod
     def forward(ctx, input, kernel, stride):
         ctx.shape, ctx.stride = input.shape, stride
         (kh, kw), (sh, sw) = kernel, stride
-        return input.unfold(-3, kh, sh).unfold(-3, kw, sw).movedim(-3, -1)
+        return input.unfold(-2, kh, sh).unfold(-2, kw, sw).movedim((-2, -1), (-4, -3))
 
     @staticmethod
     def backward(ctx, grad):
-        (oh, ow, kh, kw), (sh, sw) = grad.shape[-5:-1], ctx.stride
+        (kh, kw, oh, ow), (sh, sw) = grad.shape[-4:], ctx.stride
         total = grad.new_zeros(ctx.shape)
         for a, b in product(range(kh), range(kw)):
-            total[..., a:a + sh*oh:sh, b:b + sw*ow:sw, :] += grad[..., a, b, :]
+            total[..., a:a + sh*oh:sh, b:b + sw*ow:sw] += grad[..., a, b, :, :]
         return total, None, None
 
 # %% ../nbs/14_convolutions.ipynb #14e00002
@@ -200,8 +197,8 @@ def _pair(value: Size2, name: str = "", least: int = 0) -> tuple[int, int]:
 
 def _windows(input: Tensor, kernel: Size2, stride: Size2, padding: Size2, ceil_mode: bool = False,
              fill: float = 0.0) -> Tensor:
-    "The windows of `input` (..., c, h, w), padded with `fill`, as (..., oh, ow, kh*kw, c)."
-    kernel, stride, sides = _pair(kernel, "kernel_size", 1), _pair(stride, "stride", 1), [0, 0]
+    "The windows of `input` (..., h, w), padded with `fill`, as (..., kh, kw, oh, ow)."
+    kernel, stride, sides = _pair(kernel, "kernel_size", 1), _pair(stride, "stride", 1), []
     for i in (1, 0):                                   # the width first, as constant_pad_nd has it
         size, k, s, p = input.shape[i - 2], kernel[i], stride[i], _pair(padding, "padding")[i]
         steps, left = divmod(size + 2*p - k, s)
@@ -210,17 +207,16 @@ def _windows(input: Tensor, kernel: Size2, stride: Size2, padding: Size2, ceil_m
                              f"{tuple(input.shape)}, which must be (n, channels, height, width)")
         more = ceil_mode and left > 0 and (steps + 1)*s < size + p         # one that starts inside
         sides += [p, p + s - left if more else p]
-    x = input.movedim(-3, -1)
-    if any(sides): x = torch.constant_pad_nd(x, sides, fill)
-    return _Windows.apply(x, kernel, stride).flatten(-3, -2)
+    x = torch.constant_pad_nd(input, sides, fill) if any(sides) else input
+    return _Windows.apply(x, kernel, stride)
 
 # %% ../nbs/14_convolutions.ipynb #14e00003
 def _images(x: Tensor, *like: Tensor) -> Tensor:
-    "`x` (..., oh, ow, c) as images (..., c, oh, ow), channels last in memory if one of `like` is."
-    kind = torch.contiguous_format
-    for (_, C, H, W), (n, c, h, w) in ((t.shape, t.stride()) for t in like if t.ndim == 4):
+    "`x` (..., c, h, w), with channels last in memory if one of `like` has."
+    kind, like = torch.contiguous_format, [t for t in like if t.ndim == x.ndim == 4]
+    for (_, C, H, W), (n, c, h, w) in ((t.shape, t.stride()) for t in like):
         if 0 < c and c*C <= w and w*W <= h and c < h*H <= n: kind = torch.channels_last
-    return x.movedim(-1, -3).contiguous(memory_format=kind)
+    return x.contiguous(memory_format=kind)
 
 def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size2 = 1,
            padding: Size2 = 0, *, groups: int = 1) -> Tensor:
@@ -237,14 +233,15 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Si
                          f"in_channels/{groups}, kh, kw), not {tuple(input.shape)} and "
                          f"{tuple(weight.shape)}")
     windows = _windows(input, tuple(weight.shape[2:]), stride, padding)
-    kernels, biases = weight.flatten(2).mT, [None]*groups if bias is None else bias.chunk(groups)
-    parts = zip(windows.chunk(groups, -1), kernels.chunk(groups), biases)
-    maps = [linear(rows.flatten(-2), k.flatten(1), b) for rows, k, b in parts]
-    return _images(maps[0] if groups == 1 else torch.cat(maps, -1), input, weight)
+    windows = windows.movedim((-5, -4, -3), (0, 1, 2))            # (c, kh, kw, n, oh, ow)
+    out, size, places = len(weight)//groups, weight.shape[1:].numel(), windows.shape[3:]
+    kernels = weight.reshape(groups, out, size)
+    columns = windows.reshape(groups, size, places.numel())
+    if bias is None: maps = kernels @ columns
+    else: maps = torch.baddbmm(bias.view(groups, out, 1), kernels, columns)
+    return _images(maps.view(len(weight), *places).movedim(0, -3), input, weight)
 
 # %% ../nbs/14_convolutions.ipynb #14e00004
-import math
-
 def avg_pool2d(input: Tensor, kernel_size: Size2, stride: Size2 | None = None, padding: Size2 = 0,
                ceil_mode: bool = False) -> Tensor:
     """The mean of each window of `input`, channel by channel; padding counts as zeros.
@@ -256,11 +253,11 @@ def avg_pool2d(input: Tensor, kernel_size: Size2, stride: Size2 | None = None, p
     """
     stride = kernel_size if stride is None else stride
     windows = _windows(input, kernel_size, stride, padding, ceil_mode)
-    axes = zip(input.shape[-2:], windows.shape[-4:-2], *map(_pair, (kernel_size, stride, padding)))
+    axes = zip(input.shape[-2:], windows.shape[-2:], *map(_pair, (kernel_size, stride, padding)))
     rows, cols = ((size + 2*p - s*torch.arange(out, device=input.device)).clamp(max=k)
                   for size, out, k, s, p in axes)           # the pixels of a window that are inside
     wide = torch.promote_types(input.dtype, torch.float32)  # in float16 a sum ends at 65504
-    means = windows.sum(-2, dtype=wide) / (rows[:, None]*cols)[..., None]
+    means = windows.sum((-4, -3), dtype=wide) / (rows[:, None]*cols)
     return _images(means.to(torch.result_type(input, 1.0)), input)
 
 def max_pool2d(input: Tensor, kernel_size: Size2, stride: Size2 | None = None, padding: Size2 = 0,
@@ -271,13 +268,10 @@ def max_pool2d(input: Tensor, kernel_size: Size2, stride: Size2 | None = None, p
     Source: Goodfellow, Bengio and Courville, Deep Learning (2016), 9.3.
     """
     stride = kernel_size if stride is None else stride
-    windows = _windows(input, kernel_size, stride, padding, ceil_mode, -math.inf)
-    return _images(windows.max(-2).values, input)
+    windows = _windows(input, kernel_size, stride, padding, ceil_mode, -torch.inf)
+    return _images(windows.flatten(-4, -3).max(-3).values, input)
 
 # %% ../nbs/15_normalization.ipynb #fae7cc2c
-import torch
-from torch import Tensor
-
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """`input` with each number set to 0 with probability `p`, the others divided by 1 - p.
 

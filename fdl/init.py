@@ -7,23 +7,21 @@ __all__ = ['xavier_normal_', 'xavier_uniform_', 'calculate_gain', 'kaiming_norma
 
 # %% ../nbs/13_initialization.ipynb #bc2ffed3
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     "A name that the course has not built is torch's."
     if hasattr(torch.nn.init, name) and name[0] != "_": return getattr(torch.nn.init, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 def _fans(tensor: Tensor) -> tuple[int, int]:
     "How many inputs an output of the weight `tensor` sums, and how many outputs an input reaches."
-    if tensor.ndim < 2:
-        raise ValueError(f"tensor must be a weight (out, in) or (out, in, *kernel), "
-                         f"but it has shape {tuple(tensor.shape)}")
-    area = math.prod(tensor.shape[2:])
-    return tensor.shape[1]*area, tensor.shape[0]*area
+    shape = tuple(tensor.shape)
+    if len(shape) < 2:
+        raise ValueError(f"tensor must be a weight (out, in) or (out, in, *kernel), not {shape}")
+    return math.prod(shape[1:]), shape[0]*math.prod(shape[2:])
 
 @torch.no_grad()
 def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:

@@ -6,7 +6,6 @@
 __all__ = ['Module', 'Linear', 'ReLU', 'ModuleList', 'Sequential', 'Lambda', 'Flatten', 'MSELoss', 'CrossEntropyLoss', 'Conv2d', 'AvgPool2d', 'MaxPool2d', 'Dropout', 'BatchNorm2d']
 
 # %% ../nbs/07_modules.ipynb #5c2eb918
-from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -19,8 +18,8 @@ from . import functional
 
 # %% ../nbs/07_modules.ipynb #51f8b9d4
 class _Attributes:
-    "What a module knows of its attributes: which are parameters, modules, buffers."
-    _persistent = {}                                        # names of buffers: whether saved
+    "What a module knows of its attributes: which are parameters, modules, buffers, settings."
+    training, _persistent = True, {}                    # of each buffer: is it saved?
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(vars(self).get(name), Parameter) and not isinstance(value, Parameter | None):
@@ -47,12 +46,20 @@ class _Attributes:
 
     _parameters = property(lambda self: self._find(Parameter))
     _modules = property(lambda self: self._find((_Attributes, torch.nn.Module)))
-    _buffers = property(lambda self: {name: t for name, t in self._find(Tensor).items()
-                                      if name in self._persistent and name not in self._parameters})
+    _buffers = property(lambda self: MappingProxyType({
+        name: t for name, t in self._find(Tensor).items()
+        if name in self._persistent and name not in self._parameters}))
+    _non_persistent_buffers_set = property(
+        lambda self: {name for name, saved in self._persistent.items() if not saved})
+
+    def extra_repr(self) -> str:
+        "What stands in brackets when the module is printed: the settings."
+        return ", ".join(f"{name}={value}" for name, value in self._find(int | float | str | tuple)
+                         .items() if value is not False and name != "training")
 
 # %% ../nbs/07_modules.ipynb #5791c77c
 class _Tree(_Attributes):
-    "A module, and all that hangs below it."
+    "All that hangs below a module."
     def named_modules(self, memo: set | None = None, prefix: str = "",
                       remove_duplicate: bool = True) -> Iterator[tuple[str, "Module"]]:
         "This module and all below it with dotted names, each after its parent; a shared one once."
@@ -76,20 +83,21 @@ class _Tree(_Attributes):
         "All parameters, a shared one once: what an optimizer is given."
         return (p for _, p in self.named_parameters(recurse=recurse))
 
-# %% ../nbs/07_modules.ipynb #71edea45
-class _Orders(_Tree):
-    "Orders that go to a module and to all below it."
-    training = True
+# %% ../nbs/07_modules.ipynb #b2ca79e1
+class Module(_Tree, torch.nn.Module):
+    """Base of every layer and model: its parameters and modules are those among its attributes.
 
-    def zero_grad(self) -> None:
-        "Drops every parameter's gradient."
-        for p in self.parameters(): p.grad = None
-
-    def train(self, mode: bool = True) -> "Module":
-        "This module with `training` set, here and in all below it."
-        self.training = mode
-        for child in self._modules.values(): child.train(mode)
+    torch's class lends what is written in these terms (`train`, `to`, `state_dict`, hooks), and
+    its name: torch's modules, and trainers, take this one for one of theirs.
+    Shapes: whatever `forward` takes and returns.
+    """
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Module":
+        self = super().__new__(cls)
+        vars(self).update(vars(torch.nn.Module()))          # where torch keeps hooks
         return self
+
+    def __init__(self) -> None: pass                        # no registries to make
+    __delattr__ = object.__delattr__
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Module":
         "This module with `fn` of every tensor in its place; parameters stay the same objects."
@@ -102,67 +110,21 @@ class _Orders(_Tree):
         for name, b in self._buffers.items(): setattr(self, name, fn(b))
         return self
 
-# %% ../nbs/07_modules.ipynb #d58d1dae
-_Loaded = namedtuple("_Loaded", ["missing_keys", "unexpected_keys"])
-
-class _State(_Orders):
-    "The tensors of a module, saved and loaded."
-    def state_dict(self, *, destination: dict | None = None, prefix: str = "",
-                   keep_vars: bool = False) -> dict[str, Tensor]:
-        "Every parameter and persistent buffer by its dotted name: the memory itself, not a copy."
-        state = {} if destination is None else destination
-        saved = {name: b for name, b in self._buffers.items() if self._persistent[name]}
-        for name, t in {**self._parameters, **saved}.items():
-            state[prefix + name] = t if keep_vars else t.detach()
-        for name, child in self._modules.items():
-            child.state_dict(destination=state, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
-        return state
-
-    def load_state_dict(self, state_dict: Mapping[str, Tensor],
-                        strict: bool = True) -> tuple[list[str], list[str]]:
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> tuple:
         "Copies `state_dict` into this module; raises if a shape, or with `strict` a key, is wrong."
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a mapping, not a {type(state_dict).__name__}")
         own = self.state_dict()
         missing = [key for key in own if key not in state_dict]
         unexpected = [key for key in state_dict if key not in own]
-        pairs = {key: (own[key], state_dict[key]) for key in own if key in state_dict}
-        wrong = [f"{key} {tuple(new.shape)}, needs {tuple(old.shape)}"
-                 for key, (old, new) in pairs.items() if old.shape != new.shape]
+        wrong = [f"{key} {tuple(t.shape)}, needs {tuple(own[key].shape)}"
+                 for key, t in state_dict.items() if key in own and t.shape != own[key].shape]
         if wrong or strict and (missing or unexpected):
             raise RuntimeError(f"state_dict does not fit {type(self).__name__}: missing {missing}, "
                                f"unexpected {unexpected}, of another shape {wrong}")
-        for old, new in pairs.values(): old.copy_(new)
-        return _Loaded(missing, unexpected)
-
-# %% ../nbs/07_modules.ipynb #b2ca79e1
-class Module(_State, torch.nn.Module):
-    """Base of every layer and model: its parameters and modules are those among its attributes.
-
-    What stands above goes first. torch's class lends what the course has not built (hooks, `to`,
-    `apply`), and its name: torch's modules, and trainers, take this one for one of theirs.
-    Shapes: whatever `forward` takes and returns.
-    """
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Module":
-        self = super().__new__(cls)
-        vars(self).update(vars(torch.nn.Module()))          # where torch keeps hooks
-        return self
-
-    def __init__(self) -> None: pass                        # no registries to make
-
-    __delattr__ = object.__delattr__
-    _non_persistent_buffers_set = property(
-        lambda self: {name for name, saved in self._persistent.items() if not saved})
-
-    def extra_repr(self) -> str:
-        "What stands in brackets when the module is printed: the settings among its attributes."
-        plain = (bool, int, float, str, tuple)
-        return ", ".join(f"{name}={value}" for name, value in vars(self).items()
-                         if isinstance(value, plain) and value is not False and name != "training")
+        return super().load_state_dict(state_dict, strict)
 
 # %% ../nbs/07_modules.ipynb #6d22bb42
-_draw = torch.nn.Linear.reset_parameters        # evenly, within 1/sqrt(inputs of an output)
-
 class Linear(Module):
     """The layer `input @ weight.T + bias`, starting from the random weights of torch's.
 
@@ -176,7 +138,7 @@ class Linear(Module):
         self.bias = Parameter(torch.empty(out_features)) if bias else None
         self.reset_parameters()
 
-    reset_parameters = _draw
+    reset_parameters = torch.nn.Linear.reset_parameters     # evenly, within 1/sqrt(in_features)
 
     def forward(self, input: Tensor) -> Tensor:
         "`input @ weight.T + bias`."
@@ -288,12 +250,6 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 # %% ../nbs/14_convolutions.ipynb #14e00005
-import torch
-from torch import Tensor
-from torch.nn import Parameter
-
-from . import functional
-
 class Conv2d(Module):
     """`out_channels` kernels slid over an image, starting from torch's random weights.
 
@@ -342,11 +298,6 @@ class MaxPool2d(_Pool2d):
                                      ceil_mode=self.ceil_mode)
 
 # %% ../nbs/15_normalization.ipynb #15e00002
-import torch
-from torch import Tensor
-
-from . import functional
-
 class Dropout(Module):
     """Sets each number to 0 with probability `p` while training; in eval mode it changes nothing.
 
@@ -360,8 +311,6 @@ class Dropout(Module):
         return functional.dropout(input, self.p, self.training, self.inplace)
 
 # %% ../nbs/15_normalization.ipynb #d0c8a796
-from torch.nn import Parameter
-
 class BatchNorm2d(Module):
     """Each channel with mean 0 and deviation 1 over the batch, then scaled and shifted.
 

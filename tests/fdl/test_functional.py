@@ -218,6 +218,12 @@ def test_memory_format_is_torchs(shape):
             assert mine.is_contiguous() == theirs.is_contiguous()
 
 
+def test_one_image_without_a_batch_and_kernels_with_channels_last():
+    x, weight = torch.randn(4, 6, 5, dtype=torch.float64), torch.randn(6, 4, 3, 3, dtype=torch.float64).to(memory_format=torch.channels_last)
+    assert_close(ours.conv2d(x, weight, torch.ones(6).double()), F.conv2d(x, weight, torch.ones(6).double()))
+    with pytest.raises(RuntimeError): ours.conv2d(x, weight, torch.ones(1).double())         # one bias is not six
+
+
 @settings(max_examples=150)
 @given(st.tuples(*[st.integers(1, 9)]*2), st.tuples(*[st.integers(1, 4)]*2), st.none() | st.tuples(*[st.integers(1, 5)]*2),
        st.tuples(*[st.integers(0, 2)]*2), st.booleans(), st.booleans())
@@ -310,7 +316,7 @@ CASES = [(f, *case) for f in (ours.nll_loss, ours.cross_entropy) for case in BOT
     (ours.linear, ValueError, r"\(5, 5\)\]$", (torch.zeros(5, 3), torch.zeros(5, 3), torch.zeros(5, 5)), {}),
     (ours.mse_loss, ValueError, r"same shape, not \(8, 1\) and \(8,\)", (torch.zeros(8, 1), torch.zeros(8)), {}),
     (ours.mse_loss, ValueError, "'average'", (Z, Z, "average"), {}),
-    (ours.conv2d, ValueError, r"\(2, 3, 8, 8\) and \(1, 4, 3, 3\)", (X, torch.zeros(1, 4, 3, 3)), {}), (ours.conv2d, ValueError, "weight", (X, Z), {}),
+    (ours.conv2d, ValueError, r"\(2, 3, 8, 8\) and \(1, 4, 3, 3\)", (X, torch.zeros(1, 4, 3, 3)), {}), (ours.conv2d, ValueError, "weight", (X, Z), {}), (ours.conv2d, ValueError, r"weight \(out_channels", (X, Z[:, :3]), {}),
     (ours.conv2d, ValueError, "in_channels/2", (X[:, :2], torch.zeros(3, 1, 3, 3)), dict(groups=2)), (ours.conv2d, ValueError, r"\(8, 8\)", (X[0, 0], torch.zeros(1, 3, 3, 3)), {}),
     (ours.conv2d, ValueError, "padding must be an int of at least 0, or two of them, not 'same'", (X, torch.zeros(1, 3, 3, 3), None, 1, "same"), {}),
     (ours.conv2d, ValueError, "stride must be an int of at least 1", (X, torch.zeros(1, 3, 3, 3), None, 0), {}),

@@ -69,4 +69,5 @@ def test_refused_by_one_clear_sentence(call, message):
 
 def test_what_is_not_built_is_torchs():
     assert ours.uniform_ is theirs.uniform_ and ours.orthogonal_ is theirs.orthogonal_ and "zeros_" not in dir(ours)
+    assert hasattr(theirs, "_no_grad_normal_") and not hasattr(ours, "_no_grad_normal_")
     with pytest.raises(AttributeError, match="'fdl.init' has no attribute 'no_such_'"): ours.no_such_

@@ -113,6 +113,7 @@ def test_what_is_not_built_is_torchs():
     assert Tanh is torch.nn.Tanh and BatchNorm1d is torch.nn.BatchNorm1d and nn.utils is torch.nn.utils and "Tanh" not in dir(nn)
     assert nn.functional.__name__ == "fdl.functional" and nn.init.kaiming_uniform_ and nn.Parameter is torch.nn.Parameter
     with pytest.raises(AttributeError, match="module 'fdl.nn' has no attribute 'Tahn'"): nn.Tahn
+    assert hasattr(torch.nn, "_reduction") and not hasattr(nn, "_reduction")
     model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3), nn.Tanh())
     assert model(torch.arange(5)).shape == (5, 3) and len(list(model.parameters())) == 3
 
@@ -171,6 +172,8 @@ def test_printouts():
         def __init__(self): self.width, self.head = 7, nn.Linear(2, 1)
     assert repr(Net()) == "Net(\n  width=7\n  (head): Linear(in_features=2, out_features=1, bias=True)\n)"
     assert repr(nn.Flatten()) == repr(torch.nn.Flatten()) and repr(nn.Module()) == "Module()"
+    assert repr(nn.MaxPool2d((2, 1))) == "MaxPool2d(kernel_size=(2, 1), stride=(2, 1), padding=0)"
+    assert [repr(m) for m in (nn.Dropout(0.5), nn.ReLU(True), nn.MSELoss())] == ["Dropout(p=0.5)", "ReLU(inplace=True)", "MSELoss(reduction=mean)"]
 
 
 def test_modes_reach_torch_children():
@@ -387,6 +390,11 @@ def test_to_meta_keeps_identity():
     with pytest.raises(NotImplementedError, match="meta"): model.to("cpu")
 
 
+def test_a_move_may_leave_the_children_where_they_are():
+    model = Nested().to_empty(device="meta", recurse=False)
+    assert model.tied.is_meta and model.counter.is_meta and not any(p.is_meta for p in model.body.parameters())
+
+
 def test_an_optimizer_made_before_the_move_still_trains():
     model = mlp(nn)
     opt, preds = torch.optim.SGD(model.parameters(), lr=0.1), model(torch.ones(1, 3, 4))
@@ -522,6 +530,7 @@ def test_no_call_of_init_is_needed():
 
 
 @pytest.mark.parametrize("tool", [lambda layer: torch.func.functional_call(layer, {"weight": torch.zeros(2, 2)}, torch.ones(1, 2)),
+                                  lambda layer: torch.func.functional_call(nn.BatchNorm2d(2), {"running_mean": torch.ones(2)}, torch.ones(2, 2, 2, 2)),
                                   lambda layer: torch.nn.utils.prune.random_unstructured(layer, "weight", 0.5)])
 def test_what_needs_torchs_registries_never_does_nothing(tool):
     with pytest.raises((TypeError, RuntimeError)): tool(nn.Linear(2, 2))
