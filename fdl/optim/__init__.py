@@ -15,6 +15,13 @@ from torch import Tensor
 
 class _Base(torch.optim.Optimizer):
     "A step over parameters in groups with settings, each parameter with a state of its own."
+    def _params(self) -> list[Tensor]: return [p for g in self.param_groups for p in g["params"]]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        "Drops every gradient, or fills it with zeros."
+        for p in self._params():
+            p.grad = None if set_to_none or p.grad is None else p.grad.detach().zero_()
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         "Updates every parameter that has a gradient; returns what `closure` returns."
@@ -46,6 +53,24 @@ def _check(group: dict[str, Any]) -> None:
     for name in ("amsgrad", "centered", "dampening", "maximize"):
         if group.get(name): raise ValueError(f"{name} is not built here: torch.optim has it")
 
+def _copy_state(state_dict: dict[str, Any], opt: "Optimizer") -> dict[Tensor, dict[str, Any]]:
+    "The state in `state_dict` for the parameters of `opt`; refuses what is not made for them."
+    saved, rule, copied = state_dict["param_groups"], "decoupled_weight_decay", defaultdict(dict)
+    sizes, wanted = ([len(g["params"]) for g in groups] for groups in (saved, opt.param_groups))
+    if sizes != wanted: raise ValueError(f"loaded groups of sizes {sizes}, wanted sizes {wanted}")
+    params = iter(opt._params())
+    for group in saved:
+        _check(group)
+        lacks = opt.defaults.keys() - {*group, rule, "differentiable"}          # old files, torch's
+        if lacks or group.get(rule) not in (None, opt.defaults.get(rule)):
+            raise ValueError(f"loaded state is not that of {type(opt).__name__}: {group}")
+        for i, p in zip(group["params"], params):
+            for name, value in state_dict["state"].get(i, {}).items():
+                if name != "step" and value.shape != p.shape:
+                    raise ValueError(f"loaded {name} is {tuple(value.shape)}, not {tuple(p.shape)}")
+                copied[p][name] = int(value) if name == "step" else value.to(p, copy=True)
+    return copied
+
 # %% ../../nbs/08_optimizers.ipynb #fc5d577a
 class Optimizer(_Base):
     """Base of every optimizer: groups of parameters with settings, and a state for each parameter.
@@ -72,13 +97,6 @@ class Optimizer(_Base):
         if len(set(group["params"])) < len(group["params"]):
             raise ValueError("some parameters appear twice")
 
-    def _params(self) -> list[Tensor]: return [p for g in self.param_groups for p in g["params"]]
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        "Drops every gradient, or fills it with zeros."
-        for p in self._params():
-            p.grad = None if set_to_none or p.grad is None else p.grad.detach().zero_()
-
     def state_dict(self) -> dict[str, Any]:
         "The state and the settings, with a number in place of each parameter: torch's format."
         number = {p: i for i, p in enumerate(self._params())}
@@ -87,23 +105,9 @@ class Optimizer(_Base):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         "Takes over a copy of the state and settings of such an optimizer, fdl's or torch's."
-        saved, params, state = state_dict["param_groups"], iter(self._params()), defaultdict(dict)
-        sizes, want = ([len(g["params"]) for g in groups] for groups in (saved, self.param_groups))
-        if sizes != want: raise ValueError(f"loaded groups of sizes {sizes}, wanted sizes {want}")
-        rule = "decoupled_weight_decay"          # newer than some files
-        for group in saved:
-            _check(group)
-            lacks = self.defaults.keys() - {*group, rule, "differentiable"}
-            if lacks or group.get(rule) not in (None, self.defaults.get(rule)):
-                raise ValueError(f"loaded state is not that of {type(self).__name__}: {group}")
-            for i, p in zip(group["params"], params):
-                for name, value in state_dict["state"].get(i, {}).items():
-                    if name != "step" and value.shape != p.shape:
-                        raise ValueError(f"{name} is {tuple(value.shape)}, not {tuple(p.shape)}")
-                    state[p][name] = int(value) if name == "step" else value.to(p, copy=True)
-        for group, old in zip(self.param_groups, saved):
+        self.state = _copy_state(state_dict, self)
+        for group, old in zip(self.param_groups, state_dict["param_groups"]):
             group.update({**old, "params": group["params"]})
-        self.state = state
 
 # %% ../../nbs/08_optimizers.ipynb #e649dde5
 class SGD(Optimizer):
