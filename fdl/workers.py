@@ -128,9 +128,9 @@ def _batches(workers: _Workers, tasks: Iterator, keep: bool) -> Iterator:
             try: error, batch = pickle.loads(connection.recv_bytes())
             except (EOFError, OSError):
                 process.join(_PATIENCE)
-                error = (f"{process.name} died, exit code {process.exitcode} (-9: killed, often for "
-                         "want of memory). It may have printed why. A script that starts workers "
-                         "by spawn or forkserver needs `if __name__ == '__main__':`.")
+                error = (f"{process.name} died, exit code {process.exitcode} (-9: killed, often "
+                         "for want of memory). It may have printed why. A script with workers by "
+                         "spawn or forkserver needs `if __name__ == '__main__':`.")
             if error: raise RuntimeError(error)
             workers.owing.popleft()
             workers.ask(islice(tasks, 1))
