@@ -113,8 +113,6 @@ class _Workers:
             process.join(_PATIENCE)
             process.kill()
             process.join()
-            connection.close()
-        self.crew = []
 
     def __del__(self, getpid: Callable = os.getpid, exiting: Callable = sys.is_finalizing) -> None:
         if not exiting() and getpid() == self.pid: self.close()

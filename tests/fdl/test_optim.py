@@ -62,6 +62,7 @@ def pair(name, kwargs, groups=False, dtype=torch.float64):
 
 def test_names():
     assert_hands_on(optim, torch.optim, "Adadelta")
+    with pytest.raises(AttributeError, match="_functional"): optim._functional
     assert optim.lr_scheduler.StepLR.__module__ == "fdl.optim.lr_scheduler" and set(INFOS) == set(NAMES)
 
 
@@ -83,6 +84,7 @@ def test_state_travels_both_ways(case):
     run(ours, theirs, a, b, 5)
     mine, its = ours.state_dict(), theirs.state_dict()
     assert {i: set(state) for i, state in mine["state"].items()} == {i: set(state) for i, state in its["state"].items()}
+    assert all(state.get("step") == its["state"][i].get("step") for i, state in mine["state"].items())
     for m, t in zip(mine["param_groups"], its["param_groups"]): assert all(t[k] == m[k] for k in m)
     for opt, state in ((ours, its), (theirs, mine)):                            # swapped, through a file
         file = io.BytesIO()
@@ -160,6 +162,12 @@ def test_settings_out_of_range(name, setting, bad):
     with pytest.raises(ValueError, match=f"{setting} value: {bad}"): make([p]).add_param_group({"params": torch.ones(1), setting: bad})
 
 
+def test_settings_that_do_not_go_together():
+    p = torch.ones(1, requires_grad=True)
+    with pytest.raises(ValueError, match="index 1: 1.0"): optim.Adam([p], betas=(0.5, 1.0))
+    with pytest.raises(ValueError, match="requires a momentum"): optim.SGD([p], nesterov=True)
+
+
 def test_what_is_not_built_is_refused():
     p = torch.ones(1, requires_grad=True)
     for make in (lambda: optim.Adam([p], amsgrad=True), lambda: optim.AdamW([p], amsgrad=True), lambda: optim.SGD([{"params": p, "maximize": True}]), lambda: optim.SGD([{"params": p, "dampening": 0.5}]),
@@ -210,8 +218,13 @@ def test_states_that_do_not_fit():
     bad["param_groups"][0]["lr"] = -1
     with pytest.raises(ValueError, match="lr value: -1"): opt.load_state_dict(bad)
     assert not opt.state and opt.param_groups[0]["lr"] == 1e-3
-    opt.load_state_dict(state((2,), (3,)))
+    good = state((2,), (3,))
+    opt.load_state_dict(good)
     assert len(opt.state) == 2
+    for p in opt.state: p.grad = torch.ones_like(p)
+    before = copy.deepcopy(good)
+    opt.step()                                                                  # on a copy: what was loaded stays as it was
+    assert_close(good["state"], before["state"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -267,6 +280,11 @@ def test_closure_and_zero_grad():
     held = p.grad
     opt.zero_grad(set_to_none=False)
     assert p.grad.grad_fn is None and p.grad.data_ptr() == held.data_ptr() and p.grad.count_nonzero() == 0
+    q, r = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    r.grad = torch.ones(2)
+    opt = optim.SGD([{"params": [q]}, {"params": [r]}])
+    opt.zero_grad(set_to_none=False)
+    assert q.grad is None and r.grad.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -288,6 +306,8 @@ def test_is_taken_for_torchs_own(name):
         assert_close(seen, [0.1, 0.55, 1.0, 0.5, 0.25])
         assert optim.missing_parameters(opt, model) == []
         assert optim.missing_parameters(getattr(optim, name)([model.bias]), model) == ["weight"]
+        model.weight.requires_grad_(False)
+        assert optim.missing_parameters(getattr(optim, name)([model.bias]), model) == []
         plateau = optim.lr_scheduler.ReduceLROnPlateau(opt, patience=0)
         plateau.step(1.0), plateau.step(1.0)
         assert opt.param_groups[0]["lr"] < 0.02
@@ -352,8 +372,9 @@ def test_a_hook_may_change_the_arguments_and_hooks_run_in_order(name):
         opt.register_step_pre_hook(lambda opt, args, kwargs: ((opt,), {"closure": closure}))
         opt.register_step_pre_hook(lambda opt, args, kwargs: order.append((len(args), list(kwargs))))
         opt.register_step_post_hook(lambda opt, args, kwargs: order.append((len(args), list(kwargs))))
+        opt.register_step_post_hook(lambda opt, args, kwargs: order.append("last"))
         results.append((opt.step(), order, p.tolist()))
-    assert results[0][:2] == results[1][:2] == (7, ["first", (1, ["closure"]), "closure", (1, ["closure"])])
+    assert results[0][:2] == results[1][:2] == (7, ["first", (1, ["closure"]), "closure", (1, ["closure"]), "last"])
     assert_close(results[0][2], results[1][2])
     def failing(opt, args, kwargs): raise ValueError("not now")
     opt = getattr(optim, name)([p])
