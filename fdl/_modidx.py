@@ -33,6 +33,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                           'fdl.data.DataLoader.__iter__': ('dataloaders.html#dataloader.__iter__', 'fdl/data.py'),
                           'fdl.data.DataLoader.__len__': ('dataloaders.html#dataloader.__len__', 'fdl/data.py'),
                           'fdl.data.Dataset': ('dataloaders.html#dataset', 'fdl/data.py'),
+                          'fdl.data.Dataset.__getitem__': ('dataloaders.html#dataset.__getitem__', 'fdl/data.py'),
                           'fdl.data.RandomSampler': ('dataloaders.html#randomsampler', 'fdl/data.py'),
                           'fdl.data.RandomSampler.__init__': ('dataloaders.html#randomsampler.__init__', 'fdl/data.py'),
                           'fdl.data.RandomSampler.orders': ('dataloaders.html#randomsampler.orders', 'fdl/data.py'),

@@ -22,8 +22,10 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import IterableDataset
 
 # %% ../nbs/09_dataloaders.ipynb #dl016
-class Dataset(torch.utils.data.Dataset):
+class Dataset:
     "Items read by index: a subclass defines `__getitem__(index)` and `__len__()`."
+    def __getitem__(self, index: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} must define __getitem__(index)")
 
 # %% ../nbs/09_dataloaders.ipynb #dl026
 def _random_seed(generator: Generator | None) -> int:
