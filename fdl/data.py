@@ -25,37 +25,34 @@ from torch.utils.data import IterableDataset
 class Dataset:
     "Items read by index: a subclass defines `__getitem__(index)` and `__len__()`."
     def __getitem__(self, index: Any) -> Any:
-        name = type(self).__name__
-        raise NotImplementedError(f"{name} must define __getitem__(index)")
+        raise NotImplementedError(f"{type(self).__name__} must define __getitem__(index)")
 
 # %% ../nbs/09_dataloaders.ipynb #dl026
-class _Sampler:
-    "A sampler that knows a whole pass as one tensor, which `orders` makes when it is needed."
+def _random_seed(generator: Generator | None) -> int:
+    "A random 63-bit number from `generator`, or from torch's global one if that is None."
+    return torch.empty((), dtype=torch.int64).random_(generator=generator).item()
+
+class SequentialSampler:
+    "The indices 0, 1, 2, ... of `data_source`, in order; shape (n,)."
+    def __init__(self, data_source: Sized) -> None: self.data_source = data_source
+
+    def orders(self) -> Iterator[Tensor]:
+        "A whole pass as one tensor of indices, (n,)."
+        yield torch.arange(len(self))
+
     def __iter__(self) -> Iterator[int]:
         for order in self.orders(): yield from order.tolist()
 
     def __len__(self) -> int: return len(self.data_source)
 
-class SequentialSampler(_Sampler):
-    "The indices 0, 1, 2, ... of `data_source`, in order; shape (n,)."
-    def __init__(self, data_source: Sized) -> None: self.data_source = data_source
-
-    def orders(self) -> Iterator[Tensor]:
-        "One tensor with the indices of a pass, (n,)."
-        yield torch.arange(len(self))
-
-def _random_seed(generator: Generator | None) -> int:
-    "A random 63-bit number from `generator`, or from torch's global one if that is None."
-    return torch.empty((), dtype=torch.int64).random_(generator=generator).item()
-
-class RandomSampler(_Sampler):
+class RandomSampler(SequentialSampler):
     "All indices of `data_source` in random order, as torch draws it, anew each time; shape (n,)."
     def __init__(self, data_source: Sized, *, generator: Generator | None = None) -> None:
         if len(data_source) == 0: raise ValueError("the dataset is empty: nothing to shuffle")
         self.data_source, self.generator = data_source, generator
 
     def orders(self) -> Iterator[Tensor]:
-        "One tensor with the indices of a pass, (n,)."
+        "A whole pass as one tensor of indices, (n,)."
         generator = self.generator or Generator().manual_seed(_random_seed(None))
         yield torch.randperm(len(self), generator=generator)
         torch.randperm(len(self), generator=generator)          # torch draws one more: stay in step
@@ -175,15 +172,15 @@ def _read(dataset: Any, collate_fn: Callable[[list], Any], indices: Iterable) ->
 def _rows(batch_sampler: Any, batches: Iterator, tensors: tuple, rows: Tensor) -> Iterator[Tensor]:
     "The rows of each batch; an order that is known as one tensor goes to the device whole."
     sampler = getattr(batch_sampler, "sampler", None)
-    ours = type(batch_sampler), type(sampler)          # and no class made from them
-    if ours not in [(BatchSampler, SequentialSampler), (BatchSampler, RandomSampler)]:
+    ours = type(sampler) in (SequentialSampler, RandomSampler)          # no class made from them
+    if type(batch_sampler) is not BatchSampler or not ours:
         for indices in batches: yield rows[torch.tensor([operator.index(i) for i in indices])]
         return
     for order in sampler.orders():
-        *full, last = rows[order].to(tensors[0].device).split(batch_sampler.batch_size)
-        yield from full
-        if len(last) == batch_sampler.batch_size: yield last
-    if 0 < len(last) < batch_sampler.batch_size and not batch_sampler.drop_last: yield last
+        pieces = rows[order].to(tensors[0].device).split(batch_sampler.batch_size)
+        full = len(order) // batch_sampler.batch_size
+        yield from pieces[:full]
+    yield from pieces[full:len(batch_sampler)]
 
 # %% ../nbs/09_dataloaders.ipynb #dl068
 class DataLoader:

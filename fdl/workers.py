@@ -38,9 +38,8 @@ class _Pickler(pickle.Pickler):
             if "<" in obj.__qualname__ or obj.__module__ == "__main__" and notebook:
                 raise pickle.PicklingError(
                     f"{obj.__qualname__} is defined in a notebook, or is a lambda or local to a "
-                    "function, so a worker that starts afresh (spawn, forkserver) cannot import "
-                    "it. Put it at the top level of a .py file and import it from there, or pass "
-                    'multiprocessing_context="fork" where the system has it.')
+                    "function: a worker that starts afresh (spawn, forkserver) cannot import it. "
+                    'Import it from a .py file, or pass multiprocessing_context="fork".')
         if type(obj) is Tensor:
             with suppress(TypeError, RuntimeError):          # some are none of NumPy's
                 return torch.from_numpy, (obj.resolve_conj().resolve_neg().numpy(),)
@@ -114,8 +113,6 @@ class _Workers:
             process.join(_PATIENCE)
             process.kill()
             process.join()
-            connection.close()
-        self.crew = []
 
     def __del__(self, getpid: Callable = os.getpid, exiting: Callable = sys.is_finalizing) -> None:
         if not exiting() and getpid() == self.pid: self.close()
@@ -129,10 +126,9 @@ def _batches(workers: _Workers, tasks: Iterator, keep: bool) -> Iterator:
             try: error, batch = pickle.loads(connection.recv_bytes())
             except (EOFError, OSError):
                 process.join(_PATIENCE)
-                error = (f"{process.name} died, exit code {process.exitcode}. A negative one is a "
-                         "signal: -9 when memory has run out. Other reasons stand in what the "
-                         "worker printed. A script that starts workers by spawn or forkserver "
-                         "needs `if __name__ == '__main__':`.")
+                error = (f"{process.name} died, exit code {process.exitcode} (-9: killed, often "
+                         "for want of memory). It may have printed why. A script with workers by "
+                         "spawn or forkserver needs `if __name__ == '__main__':`.")
             if error: raise RuntimeError(error)
             workers.owing.popleft()
             workers.ask(islice(tasks, 1))

@@ -14,18 +14,13 @@ import torch
 from torch import Tensor
 
 class _Base(torch.optim.Optimizer):
-    "Groups of parameters with settings, a state for each parameter, and a step over all of them."
-    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
-        if isinstance(params, (Tensor, set)):
-            raise TypeError(f"params must be a list of Tensors or dicts, not a {type(params)}")
-        self.defaults, self.state, self.param_groups = defaults, defaultdict(dict), []
-        groups = list(params)
-        if not groups: raise ValueError("optimizer got an empty parameter list")
-        if not isinstance(groups[0], dict): groups = [{"params": groups}]
-        for group in groups: self.add_param_group(group)
+    "A step over parameters in groups with settings, each parameter with a state of its own."
+    def _params(self) -> list[Tensor]: return [p for g in self.param_groups for p in g["params"]]
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        self.param_groups.append({**self.defaults, **param_group})
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        "Drops every gradient, or fills it with zeros."
+        for p in self._params():
+            p.grad = None if set_to_none or p.grad is None else p.grad.detach().zero_()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -58,73 +53,61 @@ def _check(group: dict[str, Any]) -> None:
     for name in ("amsgrad", "centered", "dampening", "maximize"):
         if group.get(name): raise ValueError(f"{name} is not built here: torch.optim has it")
 
-def _leaves(params: Any) -> list[Tensor]:
-    "One tensor or several, as a list of tensors that receive gradients."
-    params = [params] if isinstance(params, Tensor) else list(params)
-    for p in params:
-        if not isinstance(p, Tensor):
-            raise TypeError(f"optimizer can only optimize Tensors, not a {type(p).__name__}")
-        if not (p.is_leaf or p.retains_grad):
-            raise ValueError(f"can't optimize a non-leaf Tensor (of shape {tuple(p.shape)})")
-    return params
-
 def _copy_state(state_dict: dict[str, Any], opt: "Optimizer") -> dict[Tensor, dict[str, Any]]:
     "The state in `state_dict` for the parameters of `opt`; refuses what is not made for them."
     saved, rule, copied = state_dict["param_groups"], "decoupled_weight_decay", defaultdict(dict)
     sizes, wanted = ([len(g["params"]) for g in groups] for groups in (saved, opt.param_groups))
     if sizes != wanted: raise ValueError(f"loaded groups of sizes {sizes}, wanted sizes {wanted}")
+    params = iter(opt._params())
     for group in saved:
         _check(group)
-        mine = opt.defaults.get(rule)
-        if opt.defaults.keys() - {*group, rule} or group.get(rule, mine) != mine:
+        lacks = opt.defaults.keys() - {*group, rule, "differentiable"}          # old files, torch's
+        if lacks or group.get(rule) not in (None, opt.defaults.get(rule)):
             raise ValueError(f"loaded state is not that of {type(opt).__name__}: {group}")
-    params = dict(zip([i for group in saved for i in group["params"]], opt._params()))
-    for i, state in state_dict["state"].items():
-        p = params[i]
-        for name, value in state.items():
-            if name != "step" and value.shape != p.shape:
-                raise ValueError(f"loaded {name} is {tuple(value.shape)}, not {tuple(p.shape)}")
-            copied[p][name] = int(value) if name == "step" else value.to(p, copy=True)
+        for i, p in zip(group["params"], params):
+            for name, value in state_dict["state"].get(i, {}).items():
+                if name != "step" and value.shape != p.shape:
+                    raise ValueError(f"loaded {name} is {tuple(value.shape)}, not {tuple(p.shape)}")
+                copied[p][name] = int(value) if name == "step" else value.to(p, copy=True)
     return copied
 
 # %% ../../nbs/08_optimizers.ipynb #fc5d577a
 class Optimizer(_Base):
     """Base of every optimizer: groups of parameters with settings, and a state for each parameter.
 
-    Torch's class lends its name only, because torch's schedules and trainers ask for it.
-    Shapes: parameters of any shape; each state tensor has the shape of its parameter.
-    Raises `TypeError` for what is no tensor; `ValueError` for an empty list, a tensor that is no
-    leaf or comes twice, a setting out of range.
+    Shapes: parameters of any shape; each state tensor has the shape of its parameter. Torch's class
+    keeps the groups and the hooks. Raises `TypeError` for what is no tensor; `ValueError` for an
+    empty list, a tensor that is no leaf or comes twice, a setting out of range.
     """
-    def _params(self) -> list[Tensor]: return [p for g in self.param_groups for p in g["params"]]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        "Updates what has a gradient, between the hooks; returns what `closure` returns."
+        call = (self,) if closure is None else (self, closure), {}
+        for hook in self._optimizer_step_pre_hooks.values(): call = hook(self, *call) or call
+        loss = _Base.step(*call[0], **call[1])
+        for hook in self._optimizer_step_post_hooks.values(): hook(self, *call)
+        return loss
+
+    step.hooked = True          # else torch would run the hooks once more, under its profiler
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         "Adds parameters with settings of their own; what `param_group` leaves out has the default."
-        group = {**self.defaults, **param_group, "params": _leaves(param_group["params"])}
+        group = {**self.defaults, **param_group}
         _check(group)
-        params = self._params() + group["params"]
-        if len(set(params)) < len(params): raise ValueError("some parameters appear twice")
-        super().add_param_group(group)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        "Drops every gradient, or fills it with zeros."
-        for p in self._params():
-            p.grad = None if set_to_none or p.grad is None else p.grad.detach().zero_()
+        super().add_param_group(group)          # makes a list of the parameters
+        if len(set(group["params"])) < len(group["params"]):
+            raise ValueError("some parameters appear twice")
 
     def state_dict(self) -> dict[str, Any]:
         "The state and the settings, with a number in place of each parameter: torch's format."
         number = {p: i for i, p in enumerate(self._params())}
-        state = {number[p]: state for p, state in self.state.items() if state}
-        return {"state": state, "param_groups": [
-            {**g, "params": [number[p] for p in g["params"]]} for g in self.param_groups]}
+        groups = [{**g, "params": [number[p] for p in g["params"]]} for g in self.param_groups]
+        return {"state": {number[p]: s for p, s in self.state.items() if s}, "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         "Takes over a copy of the state and settings of such an optimizer, fdl's or torch's."
         self.state = _copy_state(state_dict, self)
         for group, old in zip(self.param_groups, state_dict["param_groups"]):
             group.update({**old, "params": group["params"]})
-
-    def __setstate__(self, state: dict[str, Any]) -> None: vars(self).update(state)
 
 # %% ../../nbs/08_optimizers.ipynb #e649dde5
 class SGD(Optimizer):
@@ -142,9 +125,9 @@ class SGD(Optimizer):
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         "Moves against the gradient, or against the sum of gradients that momentum keeps."
         if momentum := group["momentum"]:
-            if not state: state["momentum_buffer"] = torch.zeros_like(p)
+            if "momentum_buffer" not in state: state["momentum_buffer"] = torch.zeros_like(p)
             v = state["momentum_buffer"].mul_(momentum).add_(grad)
-            grad = grad.add(v, alpha=momentum) if group["nesterov"] else v
+            grad = grad.add(v, alpha=momentum) if group.get("nesterov") else v
         p.add_(grad, alpha=-group["lr"])
 
 # %% ../../nbs/08_optimizers.ipynb #aa09e407
@@ -168,16 +151,12 @@ class RMSprop(Optimizer):
                                       momentum=momentum))
 
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        "Moves against the gradient divided by its recent size."
+        "Moves against the gradient divided by its recent size; with momentum, as SGD does."
         if not state: state.update(_first_state(p, grad, "square_avg"))
         state["step"] += 1
         square = state["square_avg"].mul_(group["alpha"])
         size = square.addcmul_(grad, grad, value=1 - group["alpha"]).sqrt().add_(group["eps"])
-        step = grad / size
-        if momentum := group["momentum"]:
-            v = state.setdefault("momentum_buffer", torch.zeros_like(p))
-            step = v.mul_(momentum).add_(step)
-        p.add_(step, alpha=-group["lr"])
+        SGD.update(self, p, grad/size, state, group)
 
 # %% ../../nbs/08_optimizers.ipynb #16bad1e0
 class Adam(Optimizer):

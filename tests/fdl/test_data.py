@@ -1,5 +1,6 @@
 "`fdl.data` beside `torch.utils.data`: the same batches for the same seed, whatever the dataset, the sampler and the options."
 import os
+import random
 from collections import OrderedDict, namedtuple
 
 import numpy as np
@@ -326,3 +327,42 @@ class Who:
 
 def test_workers_read_where_they_are_asked_for():
     for n in (0, 1): assert (os.getpid() in torch.cat(list(D.DataLoader(Who(), num_workers=n))).tolist()) == (n == 0)
+
+
+# Going on from a checkpoint.
+
+class Noisy:
+    def __len__(self): return 23
+    def __getitem__(self, i): return i, random.random(), np.random.rand(), torch.rand(2)
+
+
+def all_states(generator): return random.getstate(), np.random.get_state(), torch.get_rng_state(), generator and generator.get_state()
+
+
+def set_states(states, generator):
+    random.setstate(states[0]), np.random.set_state(states[1]), torch.set_rng_state(states[2])
+    if generator: generator.set_state(states[3])
+
+
+@pytest.mark.parametrize("dataset", [Noisy(), D.Subset(D.TensorDataset(x, y), range(50))], ids=["items", "tensors"])
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("own", [True, False], ids=["own generator", "global"])
+@pytest.mark.parametrize("broken_off", [None, 0, 2], ids=["whole", "at the start", "in the middle"])
+def test_an_epoch_comes_again_from_the_states_at_its_start(dataset, num_workers, own, broken_off):
+    "With the same loader and with a new one, after whole epochs and after one that was broken off."
+    def loader(generator): return D.DataLoader(dataset, 4, shuffle=True, generator=generator, num_workers=num_workers)
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    generator = seeded(4) if own else None
+    dl = loader(generator)
+    list(dl)                                                                    # an epoch before
+    states = all_states(generator)
+    second, third = list(dl), list(dl)
+    set_states(states, generator)
+    if broken_off is not None:
+        got = [batch for _, batch in zip(range(broken_off), dl)]                # a run that was killed here
+        assert_alike(got, second[:broken_off])
+    torch.manual_seed(99), random.seed(99), np.random.seed(99)                  # another process
+    generator = seeded(98) if own else None
+    for again in (loader(generator), dl if not own else loader(generator)):
+        set_states(states, generator)
+        assert_alike([list(again), list(again)], [second, third])

@@ -241,6 +241,34 @@ def test_a_forked_copy_of_a_loader_leaves_its_workers_alone():
     assert (list(loaders[0]), [p.pid for p in multiprocessing.active_children()]) == first
 
 
+class Who(Squares):
+    def __getitem__(self, i): return os.getpid()
+
+
+@needs_fork
+def test_a_forked_copy_of_a_loader_starts_workers_of_its_own():
+    loader = D.DataLoader(Who(), 3, num_workers=1, persistent_workers=True, multiprocessing_context="fork")
+    first = torch.cat(list(loader)).tolist()
+    child = multiprocessing.get_context("fork").Process(target=lambda: os._exit(torch.cat(list(loader)).tolist() == first))
+    child.start()
+    child.join(LONG)
+    assert child.exitcode == 0 and torch.cat(list(loader)).tolist() == first
+
+
+@needs_fork
+def test_a_worker_can_be_terminated_also_where_the_main_process_ignores_that():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        batches = iter(D.DataLoader(Squares(1000, hang), 1, num_workers=1, multiprocessing_context=multiprocessing.get_context("fork")))  # a context, too, not only its name
+        assert [next(batches).item() for _ in range(5)] == [0, 1, 4, 9, 16]
+        process, = multiprocessing.active_children()
+        process.terminate()
+        process.join(LONG)
+        assert process.exitcode == -signal.SIGTERM
+        with pytest.raises(RuntimeError, match="exit code -15"): next(batches)
+    finally: signal.signal(signal.SIGTERM, before)
+
+
 def test_dropped_half_way():
     with within_reason():
         for persistent_workers in (True, False):
