@@ -205,7 +205,8 @@ def lr_find(model: Any, loss_func: Callable, opt: Any, dl: Iterable, start_lr: f
         dl = copy.copy(dl)
         vars(dl).update(persistent_workers=False, workers=None, _iterator=None)
     owners = dl, *(getattr(dl, name, None) for name in ("dataset", "sampler", "batch_sampler"))
-    generators = [owner.generator for owner in owners if getattr(owner, "generator", None)]
+    found = [getattr(owner, "generator", None) for owner in owners]
+    generators = [g for g in found if isinstance(g, torch.Generator)]
     before = random.getstate(), np.random.get_state(), [g.get_state() for g in generators]
     rates, losses = [start_lr*(end_lr/start_lr)**(i/(steps - 1)) for i in range(steps)], []
     device = next(model.parameters()).device

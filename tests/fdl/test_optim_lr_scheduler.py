@@ -167,6 +167,15 @@ def test_works_in_torchs_sequence_on_torchs_optimizer_and_with_rules_of_torchs_k
     with pytest.raises(TypeError, match="not callable"): lr_scheduler.LambdaLR(opt, [abs])
 
 
+def test_works_in_torchs_chain():
+    opt, reference = optimizers()
+    ours = lr_scheduler.ChainedScheduler([lr_scheduler.ExponentialLR(opt, 0.9), StepLR(opt, 3)])
+    twin = theirs.ChainedScheduler([theirs.ExponentialLR(reference, 0.9), theirs.StepLR(reference, 3)])
+    for _ in range(8):
+        assert_close(rates(opt), rates(reference))
+        for o, s in ((opt, ours), (reference, twin)): o.step(), s.step()
+
+
 def test_the_state_of_another_schedule_is_refused():
     for lib in (lr_scheduler, theirs):
         for name, kwargs in ONE_EACH:
@@ -261,6 +270,13 @@ def test_training_after_lr_find_is_what_it_would_have_been(make, schedule):
         history += fit(1, model, cross_entropy, opt, dl, scheduler=steps, progress=False)
         return [p.detach() for p in model.parameters()], [row["train_loss"] for row in history], rates(opt), torch.rand(3), random.random(), np.random.rand()
     assert_close(weights(True), weights(False), rtol=0, atol=0)
+
+
+def test_a_dataset_may_have_a_generator_that_is_not_torchs():
+    model, opt, _ = situation()
+    items = TensorDataset(torch.ones(64, 6), torch.zeros(64, dtype=torch.int64))
+    items.generator = np.random.default_rng(0)
+    assert len(lr_find(model, cross_entropy, opt, DataLoader(items, 16), steps=3)[0]) == 3
 
 
 def test_lr_find_trains_in_training_mode():
