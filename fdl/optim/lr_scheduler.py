@@ -10,13 +10,8 @@ from typing import Any
 
 import torch
 
-class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
-    """Base of every schedule: after t steps the rates are the first ones, times `factor(t)`.
-
-    A step multiplies what each group has by how much the factor has changed. So schedules compose,
-    a rate changed by hand stays changed, and a group added later follows. Torch's class lends its
-    name only, because trainers ask for it.
-    """
+class _Schedule(torch.optim.lr_scheduler.LRScheduler):
+    "The part of a schedule that moves the rates."
     eta_min = 0.0                                 # the rate that a factor of 0 stands for
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
@@ -51,6 +46,14 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         self._last_lr = rates
         for group, lr in zip(self.optimizer.param_groups, rates): group["lr"] = lr
 
+# %% ../../nbs/12_schedules.ipynb #0c37c6de
+class LRScheduler(_Schedule):
+    """Base of every schedule: after t steps the rates are the first ones, times `factor(t)`.
+
+    A step multiplies what each group has by how much the factor has changed. So schedules compose,
+    a rate changed by hand stays changed, and a group added later follows. Torch's class lends its
+    name only, because trainers ask for it.
+    """
     def get_last_lr(self) -> list[float]:
         "The learning rate that the last `step` gave to each group."
         return self._last_lr
@@ -154,16 +157,14 @@ class OneCycleLR(LRScheduler):
         self.total_steps, self.cycle_momentum = total_steps, cycle_momentum
         self._peak, self._rates = pct_start*total_steps - 1, (1, div_factor, 1/final_div_factor)
         self._momenta = max_momentum, base_momentum, max_momentum
-        if last_epoch == -1:
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] = max_lr/div_factor
+        for group in optimizer.param_groups if last_epoch == -1 else ():
+            group["lr"] = group["initial_lr"] = max_lr/div_factor
         super().__init__(optimizer, last_epoch)
 
     def _at(self, t: int, first: float, peak: float, last: float) -> float:
         if t < self._peak: return peak + (first - peak)*_half_cosine(t/self._peak)
         rest = self.total_steps - 1 - self._peak
         return last + (peak - last)*_half_cosine((t - self._peak)/(rest or 1))
-
     def factor(self, t: int) -> float:
         "From 1 up to `div_factor` and down to `1/final_div_factor`."
         return self._at(t, *self._rates)
@@ -179,7 +180,7 @@ class OneCycleLR(LRScheduler):
             if "betas" in group: group["betas"] = (momentum, *group["betas"][1:])
             elif "momentum" in group: group["momentum"] = momentum
 
-# %% ../../nbs/12_schedules.ipynb #ccba83a0
+# %% ../../nbs/12_schedules.ipynb #ccba83a1
 import copy
 import random
 from itertools import chain, repeat
@@ -189,6 +190,7 @@ import numpy as np
 from ..core import to_device
 from ..training import loss_batch
 
+# %% ../../nbs/12_schedules.ipynb #ccba83a0
 def lr_find(model: Any, loss_func: Callable, opt: Any, dl: Iterable, start_lr: float = 1e-6,
             end_lr: float = 10.0, steps: int = 100) -> tuple[list[float], list[float], float]:
     """Trains a copy of `model` at rates that grow from `start_lr` to `end_lr`; returns the rates,
