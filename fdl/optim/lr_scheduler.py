@@ -15,7 +15,7 @@ class _Schedule(torch.optim.lr_scheduler.LRScheduler):
     eta_min = 0.0                                 # the rate that a factor of 0 stands for
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
-        self.optimizer, self.last_epoch, self._start = optimizer, last_epoch, 0
+        self.optimizer, self.last_epoch = optimizer, last_epoch
         for group in optimizer.param_groups:
             if last_epoch == -1: group.setdefault("initial_lr", group["lr"])
         self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
@@ -30,21 +30,21 @@ class _Schedule(torch.optim.lr_scheduler.LRScheduler):
     def get_lr(self) -> list[float]:
         "What each group has, times how much the factor has changed since the step before."
         t, low, rates = self.last_epoch, self.eta_min, []
-        now, before = self.factor(t), self.factor(t - 1) if t > self._start else 1
+        now, before = self.factor(t), self.factor(t - 1) if t else 1
         for group in self.optimizer.param_groups:
             first = group.setdefault("initial_lr", group["lr"])
             share = (group["lr"] - low)/before if before else first - low
             rates.append(low + share*now)
         return rates
 
-    def step(self, epoch: int | None = None) -> None:
-        "Moves on by one; or, as torch's SequentialLR asks, begins at `epoch` with the first rates."
-        if epoch is not None:
-            self._start, self.last_epoch = epoch, epoch - 1
-            for group in self.optimizer.param_groups: group["lr"] = group["initial_lr"]
+    def step(self) -> None:
+        "Moves on by one, and gives each group its rate."
         self.last_epoch += 1
-        self._last_lr = self.get_lr()
-        for group, lr in zip(self.optimizer.param_groups, self._last_lr): group["lr"] = lr
+        self._write(self.get_lr())
+
+    def _write(self, rates: list[float]) -> None:
+        self._last_lr = rates
+        for group, lr in zip(self.optimizer.param_groups, rates): group["lr"] = lr
 
 # %% ../../nbs/12_schedules.ipynb #0c37c6de
 class LRScheduler(_Schedule):
@@ -70,10 +70,13 @@ class LRScheduler(_Schedule):
         if names - torchs != wanted:
             raise ValueError(f"loaded state is not that of {type(self).__name__}: {state_dict}")
         vars(self).update({name: state_dict[name] for name in mine if name in state_dict})
-        for group, lr in zip(self.optimizer.param_groups, self._last_lr): group["lr"] = lr
+        self._write(self._last_lr)
 
-    def _initial_step(self) -> None: self.step(0)                  # torch's SequentialLR calls both
-    def _update_lr(self, epoch: int | None = None) -> None: self.step(epoch)
+    def _update_lr(self, epoch: int = 0) -> None:      # torch's SequentialLR: begin again
+        self.last_epoch = -1
+        self._write([group["initial_lr"] for group in self.optimizer.param_groups])
+        self.step()
+    _initial_step = _update_lr
 
 # %% ../../nbs/12_schedules.ipynb #6e8ee249
 from collections import Counter
@@ -166,18 +169,18 @@ class OneCycleLR(LRScheduler):
         "From 1 up to `div_factor` and down to `1/final_div_factor`."
         return self._at(t, *self._rates)
 
-    def step(self, epoch: int | None = None) -> None:
+    def step(self) -> None:
         "Moves on by one batch, and sets learning rates and momenta."
         if self.last_epoch >= self.total_steps:
             raise ValueError(f"Tried to step {self.last_epoch + 1} times. The specified number of "
                              f"total steps is {self.total_steps}")
-        super().step(epoch)
+        super().step()
         momentum = self._at(self.last_epoch, *self._momenta)
         for group in self.optimizer.param_groups if self.cycle_momentum else ():
             if "betas" in group: group["betas"] = (momentum, *group["betas"][1:])
             elif "momentum" in group: group["momentum"] = momentum
 
-# %% ../../nbs/12_schedules.ipynb #ccba83a0
+# %% ../../nbs/12_schedules.ipynb #ccba83a1
 import copy
 import random
 from itertools import chain, repeat
@@ -185,35 +188,44 @@ from itertools import chain, repeat
 import numpy as np
 
 from ..core import to_device
+from ..training import loss_batch
 
+# %% ../../nbs/12_schedules.ipynb #ccba83a0
 def lr_find(model: Any, loss_func: Callable, opt: Any, dl: Iterable, start_lr: float = 1e-6,
-            end_lr: float = 10.0, steps: int = 100) -> tuple[list[float], list[float]]:
-    """Trains a copy of `model` at rates that grow from `start_lr` to `end_lr`; returns the rates
-    and the loss at each. It stops early once a loss is four times the lowest, or not finite.
+            end_lr: float = 10.0, steps: int = 100) -> tuple[list[float], list[float], float]:
+    """Trains a copy of `model` at rates that grow from `start_lr` to `end_lr`; returns the rates,
+    the loss at each, and a rate to begin with: a third of the one with the lowest loss.
 
-    Model, optimizer, random numbers and the loader's generator are left as they were.
+    It stops early once a loss is four times the lowest, or not finite. Model, optimizer, loader
+    and random numbers are left as they were: training goes on as if it had not been called.
+    Raises `ValueError` when `dl` gives no batches, or when the very first loss is not finite.
     Source: Smith, Cyclical Learning Rates for Training Neural Networks (2017), section 3.3.
     """
     model, loss_func, opt = copy.deepcopy((model, loss_func, opt))
-    device, generator = next(model.parameters()).device, getattr(dl, "generator", None)
-    before = random.getstate(), np.random.get_state(), generator and generator.get_state()
+    if not model.training: model.train()
+    if hasattr(dl, "persistent_workers"):
+        dl = copy.copy(dl)
+        vars(dl).update(persistent_workers=False, workers=None, _iterator=None)
+    owners = dl, *(getattr(dl, name, None) for name in ("dataset", "sampler", "batch_sampler"))
+    found = [getattr(owner, "generator", None) for owner in owners]
+    generators = [g for g in found if isinstance(g, torch.Generator)]
+    before = random.getstate(), np.random.get_state(), [g.get_state() for g in generators]
     rates, losses = [start_lr*(end_lr/start_lr)**(i/(steps - 1)) for i in range(steps)], []
+    device = next(model.parameters()).device
     try:
         with torch.random.fork_rng():
             for lr, batch in zip(rates, chain.from_iterable(repeat(dl, steps))):
-                xb, yb = to_device(batch, device)
                 for group in opt.param_groups: group["lr"] = lr
-                loss = loss_func(model(xb), yb)
-                opt.zero_grad()
-                loss.backward()
-                opt.step()
+                loss, _ = loss_batch(model, loss_func, *to_device(batch, device), opt)
                 losses.append(loss.item())
                 if not losses[-1] <= 4*min(losses): break
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
-        if generator: generator.set_state(before[2])
-    return rates[:len(losses)], losses
+        for generator, state in zip(generators, before[2]): generator.set_state(state)
+    if not losses or not math.isfinite(losses[0]):
+        raise ValueError("dl gave no batches, or the very first loss is nan or infinite")
+    return rates[:len(losses)], losses, rates[losses.index(min(losses))]/3
 
 # %% ../../nbs/12_schedules.ipynb #7b7ff190
 def __getattr__(name: str) -> Any:

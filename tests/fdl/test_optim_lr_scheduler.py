@@ -15,6 +15,7 @@ from fdl.data import DataLoader, TensorDataset
 from fdl.functional import cross_entropy
 from fdl.optim import lr_scheduler
 from fdl.optim.lr_scheduler import StepLR, lr_find
+from fdl.training import fit
 from helpers import assert_hands_on, seeded
 
 theirs = torch.optim.lr_scheduler
@@ -166,6 +167,15 @@ def test_works_in_torchs_sequence_on_torchs_optimizer_and_with_rules_of_torchs_k
     with pytest.raises(TypeError, match="not callable"): lr_scheduler.LambdaLR(opt, [abs])
 
 
+def test_works_in_torchs_chain():
+    opt, reference = optimizers()
+    ours = lr_scheduler.ChainedScheduler([lr_scheduler.ExponentialLR(opt, 0.9), StepLR(opt, 3)])
+    twin = theirs.ChainedScheduler([theirs.ExponentialLR(reference, 0.9), theirs.StepLR(reference, 3)])
+    for _ in range(8):
+        assert_close(rates(opt), rates(reference))
+        for o, s in ((opt, ours), (reference, twin)): o.step(), s.step()
+
+
 def test_the_state_of_another_schedule_is_refused():
     for lib in (lr_scheduler, theirs):
         for name, kwargs in ONE_EACH:
@@ -224,16 +234,65 @@ def test_lr_find_leaves_everything_as_it_was(lib):
                               torch.get_rng_state(), dl.generator.get_state(), torch.tensor(np.random.get_state()[1].astype(int))]) + [random.getstate(), [m.training for m in model.modules()]]
     before, held = everything(), list(model.parameters())
     def draws(preds, targets): return cross_entropy(preds, targets) + 0*random.random()*np.random.rand()*torch.rand(())
-    found, losses = lr_find(model, draws, opt, dl)
+    found, losses, suggested = lr_find(model, draws, opt, dl)
     after = everything()
     assert_close(before[:-2], after[:-2], rtol=0, atol=0)
     assert before[-2:] == after[-2:] and all(a is b for a, b in zip(held, model.parameters()))
-    assert found[0] == 1e-6 and len(found) == len(losses) <= 100 and found == sorted(found)
+    assert found[0] == 1e-6 and len(found) == len(losses) <= 100 and found == sorted(found) and suggested == found[losses.index(min(losses))]/3
+
+
+class Noisy(torch.utils.data.Dataset):
+    "Items with noise from each of the generators that a dataset may use."
+    def __init__(self): self.x, self.generator = torch.randn(64, 6, generator=seeded(1)), seeded(2)
+    def __len__(self): return 64
+    def __getitem__(self, i):
+        noise = random.random() + np.random.rand() + torch.rand(()) + torch.rand((), generator=self.generator)
+        return self.x[i] + 0.1*noise.float(), self.x[i, :3].argmax()
+
+
+LOADERS = {"ours": lambda: DataLoader(Noisy(), 16, shuffle=True), "a generator": lambda: DataLoader(Noisy(), 16, shuffle=True, generator=seeded(3)),
+           "torch's": lambda: torch.utils.data.DataLoader(Noisy(), 16, shuffle=True, generator=seeded(3)),
+           "a sampler": lambda: torch.utils.data.DataLoader(Noisy(), 16, sampler=torch.utils.data.WeightedRandomSampler(torch.ones(64), 64, generator=seeded(3))),
+           "workers": lambda: DataLoader(Noisy(), 16, shuffle=True, num_workers=2), "workers that stay": lambda: DataLoader(Noisy(), 16, shuffle=True, num_workers=2, persistent_workers=True),
+           "torch's that stay": lambda: torch.utils.data.DataLoader(Noisy(), 16, shuffle=True, num_workers=2, persistent_workers=True)}
+
+
+@pytest.mark.parametrize("schedule", [lr_scheduler.OneCycleLR, theirs.OneCycleLR], ids=["fdl", "torch"])
+@pytest.mark.parametrize("make", LOADERS.values(), ids=LOADERS)
+def test_training_after_lr_find_is_what_it_would_have_been(make, schedule):
+    "Bit for bit, in the middle of a run: dropout, momentum, a schedule attached, noise in the dataset, workers."
+    def weights(search):
+        random.seed(0), np.random.seed(0)
+        model, opt, _ = situation()
+        dl, steps = make(), schedule(opt, 0.2, total_steps=8)
+        history = fit(1, model, cross_entropy, opt, dl, scheduler=steps, progress=False)
+        if search: lr_find(model, cross_entropy, opt, dl, 1e-3, 1.0, 6)
+        history += fit(1, model, cross_entropy, opt, dl, scheduler=steps, progress=False)
+        return [p.detach() for p in model.parameters()], [row["train_loss"] for row in history], rates(opt), torch.rand(3), random.random(), np.random.rand()
+    assert_close(weights(True), weights(False), rtol=0, atol=0)
+
+
+def test_a_dataset_may_have_a_generator_that_is_not_torchs():
+    model, opt, _ = situation()
+    items = TensorDataset(torch.ones(64, 6), torch.zeros(64, dtype=torch.int64))
+    items.generator = np.random.default_rng(0)
+    assert len(lr_find(model, cross_entropy, opt, DataLoader(items, 16), steps=3)[0]) == 3
+
+
+def test_lr_find_trains_in_training_mode():
+    model, opt, dl = situation()
+    model.eval()
+    torch.manual_seed(1)
+    found = lr_find(model, cross_entropy, opt, dl, steps=5)
+    torch.manual_seed(1)
+    assert found == lr_find(model.train(), cross_entropy, opt, dl, steps=5)                 # with its dropout
 
 
 def test_lr_find_finds_where_training_breaks():
     model, opt, dl = situation()
-    found, losses = lr_find(model, cross_entropy, opt, dl, start_lr=1e-3, end_lr=1e6, steps=40)
+    found, losses, suggested = lr_find(model, cross_entropy, opt, dl, start_lr=1e-3, end_lr=1e6, steps=40)
     assert len(found) < 40 and not losses[-1] <= 4*min(losses) and min(losses) < losses[0]
+    assert suggested == found[losses.index(min(losses))]/3
     assert_close(lr_find(model, cross_entropy, opt, dl, 1e-4, 1e-2, 3)[0], [1e-4, 1e-3, 1e-2])
-    assert lr_find(model, cross_entropy, opt, []) == ([], [])
+    for wrong in ([], [(math.nan*torch.ones(4, 6), torch.zeros(4, dtype=torch.int64))]):
+        with pytest.raises(ValueError, match="dl gave no batches, or the very first loss is nan"): lr_find(model, cross_entropy, opt, wrong)
