@@ -28,7 +28,7 @@ from .core import default_device
 from .nn import Module
 from .training import loss_batch
 
-# %% ../nbs/21_many_processes.ipynb #mp010
+# %% ../nbs/21_many_processes.ipynb #mp012
 def init_process_group(init_method: str | None = None) -> None:
     """Joins the processes that `torchrun` or `launch` has started, each with a GPU of its own if
     there are enough: torch's function, told what the environment says.
@@ -55,9 +55,10 @@ def _work(rank: int, n: int, folder: str, func: Callable, args: tuple) -> None:
     except (Exception, SystemExit):
         with suppress(FileExistsError), open(f"{folder}/error", "x") as file:
             file.write(f"rank {rank} failed\n\n{traceback.format_exc()}")
-        os._exit(1)                                         # now, and with no more words
+        sys.stdout.flush()
+        os._exit(1)                                         # now: no exit handler may wait
 
-# %% ../nbs/21_many_processes.ipynb #mp011
+# %% ../nbs/21_many_processes.ipynb #mp013
 def launch(func: Callable, n: int, *args: Any, start_method: str = "spawn") -> Any:
     """What `func(*args)` returns on rank 0 of `n` processes on this machine, one thread each.
 
@@ -68,9 +69,10 @@ def launch(func: Callable, n: int, *args: Any, start_method: str = "spawn") -> A
     """
     notebook = func.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
     if start_method != "fork" and (notebook or "<" in func.__qualname__):
-        raise ValueError(f"{func.__qualname__} is defined in a notebook, or is a lambda or local to "
-                         "a function, so a fresh process cannot import it: put it at the top level "
-                         'of a .py file and import it, or pass start_method="fork"')
+        raise ValueError(
+            f"{func.__qualname__} is defined in a notebook, or is a lambda or local to a function, "
+            "so a fresh process cannot import it: put it at the top level of a .py file and "
+            'import it, or pass start_method="fork"')
     with TemporaryDirectory() as folder:
         error, work = Path(folder, "error"), (n, folder, func, args)
         ranks = start_processes(_work, work, n, join=False, start_method=start_method).processes
@@ -87,7 +89,7 @@ def launch(func: Callable, n: int, *args: Any, start_method: str = "spawn") -> A
         if error.exists(): raise RuntimeError(error.read_text())
         return pickle.loads(Path(folder, "result").read_bytes())
 
-# %% ../nbs/21_many_processes.ipynb #mp018
+# %% ../nbs/21_many_processes.ipynb #mp022
 class Sharded:
     """The loader `dl`, of whose every batch this process reads the rows rank, rank + world, ...
 
@@ -111,7 +113,7 @@ class Sharded:
         for batch, (xb, yb) in zip(told[0], read):
             yield xb, yb if rank < len(batch) else None
 
-# %% ../nbs/21_many_processes.ipynb #mp021
+# %% ../nbs/21_many_processes.ipynb #mp026
 def step(model: Callable, loss_func: Callable, xb: Any, yb: Any, opt: Any) -> tuple[Tensor, Tensor]:
     """`loss_batch` over the rows of all ranks: one update, the same on each; for `fit`.
 
@@ -134,7 +136,7 @@ def step(model: Callable, loss_func: Callable, xb: Any, yb: Any, opt: Any) -> tu
     opt.step()
     return loss, flat[0]
 
-# %% ../nbs/21_many_processes.ipynb #mp023
+# %% ../nbs/21_many_processes.ipynb #mp028
 class Replica(Module):
     """`module` with rank 0's tensors on every rank; in evaluation mode the ranks share its work.
 
