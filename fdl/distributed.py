@@ -67,10 +67,11 @@ def launch(func: Callable, n: int, *args: Any, start_method: str = "spawn") -> A
     Raises `ValueError` for a function that a fresh process could not import; `RuntimeError` with
     the traceback of the rank that failed first, or the signal or exit code that ended it.
     """
+    name = getattr(func, "__qualname__", "")
     notebook = func.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
-    if start_method != "fork" and (notebook or "<" in func.__qualname__):
+    if start_method != "fork" and (notebook or "<" in name):
         raise ValueError(
-            f"{func.__qualname__} is defined in a notebook, or is a lambda or local to a function, "
+            f"{name} is defined in a notebook, or is a lambda or local to a function, "
             "so a fresh process cannot import it: put it at the top level of a .py file and "
             'import it, or pass start_method="fork"')
     with TemporaryDirectory() as folder:
@@ -122,12 +123,11 @@ def step(model: Callable, loss_func: Callable, xb: Any, yb: Any, opt: Any) -> tu
     Shapes: `xb`, `yb` of this rank's n rows; `yb` None: they count nothing.
     """
     waiting = SimpleNamespace(zero_grad=opt.zero_grad, step=lambda: None)
-    counts = yb is not None
-    if not counts: loss_func, yb = lambda preds, target: preds.sum(), torch.empty(0)
+    if yb is None: loss_func, yb = lambda preds, target: preds.sum(), torch.empty(0)
     loss, weight = loss_batch(model, loss_func, xb, yb, waiting)
     means = [p.grad for p in model.parameters() if p.grad is not None]
     means += [b for b in model.buffers() if b.is_floating_point()] + [loss]
-    weight = (weight*counts).to(loss.device, torch.promote_types(weight.dtype, torch.float32))
+    weight = weight.to(loss.device, torch.promote_types(weight.dtype, torch.float32))
     flat = torch.cat([weight.reshape(1), *(mean.flatten() for mean in means)])
     flat[1:] = torch.where(weight > 0, weight*flat[1:], 0)
     dist.all_reduce(flat)
