@@ -79,7 +79,7 @@ def launch(func: Callable, n: int, *args: Any, start_method: str = "spawn") -> A
         ranks = start_processes(_work, work, n, join=False, start_method=start_method).processes
         try:
             while None in (codes := [rank.exitcode for rank in ranks]) and not any(codes):
-                wait([rank.sentinel for rank in ranks if rank.exitcode is None])
+                wait([rank.sentinel for rank, code in zip(ranks, codes) if code is None])
         finally:
             for rank in ranks: rank.kill()
             for rank in ranks: rank.join()
