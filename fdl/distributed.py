@@ -41,6 +41,7 @@ def init_process_group(init_method: str | None = None) -> None:
     if default_device().type == "cuda": torch.cuda.set_device(local % gpus)
     backend = None if gpus >= here else "gloo"              # None: by the tensor's device
     dist.init_process_group(backend, init_method, rank=rank, world_size=world)
+    dist.barrier()                                          # nobody leaves while others still join
 
 def _work(rank: int, n: int, folder: str, func: Callable, args: tuple) -> None:
     "A rank's life: join, run, leave; the first that fails leaves its traceback."
@@ -118,21 +119,21 @@ class Sharded:
 def step(model: Callable, loss_func: Callable, xb: Any, yb: Any, opt: Any) -> tuple[Tensor, Tensor]:
     """`loss_batch` over the rows of all ranks: one update, the same on each; for `fit`.
 
-    Averages gradients, loss and running statistics by weight, in one `all_reduce`. Every rank must
-    use the same parameters. Returns loss and weight of all rows, 0-d; nothing waits for a value.
+    Averages gradients and loss by weight, in one `all_reduce`; buffers become rank 0's. Every rank
+    must use the same parameters. Returns loss and weight of all rows, 0-d; nothing waits for them.
     Shapes: `xb`, `yb` of this rank's n rows; `yb` None: they count nothing.
     """
     waiting = SimpleNamespace(zero_grad=opt.zero_grad, step=lambda: None)
     if yb is None: loss_func, yb = lambda preds, target: preds.sum(), torch.empty(0)
     loss, weight = loss_batch(model, loss_func, xb, yb, waiting)
-    means = [p.grad for p in model.parameters() if p.grad is not None]
-    means += [b for b in model.buffers() if b.is_floating_point()] + [loss]
+    means = [loss, *(p.grad for p in model.parameters() if p.grad is not None)]
     weight = weight.to(loss.device, torch.promote_types(weight.dtype, torch.float32))
     flat = torch.cat([weight.reshape(1), *(mean.flatten() for mean in means)])
     flat[1:] = torch.where(weight > 0, weight*flat[1:], 0)
     dist.all_reduce(flat)
     parts = flat[1:].div_(flat[0]).split([mean.numel() for mean in means])
     for mean, part in zip(means, parts): mean.copy_(part.view_as(mean))        # (21.1)
+    for b in model.buffers(): dist.broadcast(b, 0)
     opt.step()
     return loss, flat[0]
 

@@ -19,7 +19,7 @@ import fdl.data as D
 import fdl.nn as nn
 from fdl import optim
 from fdl.distributed import Replica, Sharded, init_process_group, launch, step
-from fdl.training import evaluate, fit, get_dls, loss_batch
+from fdl.training import epochs, fit, loss_batch
 from helpers import assert_alike, seeded
 
 ROOT = Path(__file__).parents[2]
@@ -143,11 +143,11 @@ def rows_read(n):
 
 
 def test_each_row_once_an_epoch(in_worlds):
-    for epochs in in_worlds(rows_read, 13):
-        flat = [[i for batches in zip(*told) for batch in batches for i in batch] for told in epochs]
+    for passes in in_worlds(rows_read, 13):
+        flat = [[i for batches in zip(*told) for batch in batches for i in batch] for told in passes]
         assert all(sorted(rows) == list(range(13)) for rows in flat)
         assert flat[0] != flat[1] != flat[2] != flat[0]
-        assert all(len(batches) == 4 for told in epochs for batches in told)
+        assert all(len(batches) == 4 for told in passes for batches in told)
 
 
 def predicted(n):
@@ -198,10 +198,10 @@ def normed():
     return same_everywhere(state(model)), model.module[0].running_mean, images, weight.item()
 
 
-def test_running_statistics_are_averaged(in_worlds):
-    for identical, mean, images, weight in in_worlds(normed):
+def test_running_statistics_are_rank_0s(in_worlds):
+    for k, (identical, mean, images, weight) in enumerate(in_worlds(normed), 1):
         assert identical and weight == 6
-        exact(mean, 0.1*images.mean().reshape(1))
+        exact(mean, 0.1*images[0::k].mean().reshape(1))
 
 
 def counted():
@@ -241,6 +241,26 @@ def frozen():
 
 def test_frozen_parameters_stay(in_worlds):
     assert in_worlds(frozen) == [(True, True)]*3
+
+
+def part(first, last, saved=None):
+    "Epochs from `first` on, from what an earlier run saved."
+    module, (train_dl, valid_dl) = network(), loaders()
+    opt = adamw(module.parameters())
+    if saved:
+        module.load_state_dict(saved[0])
+        opt.load_state_dict(saved[1])
+        train_dl.generator.set_state(saved[2])
+    rows = epochs(last, Replica(module), nn.CrossEntropyLoss(), opt, Sharded(train_dl), valid_dl, step=step, start=first)
+    return numbers(rows), (module.state_dict(), opt.state_dict(), train_dl.generator.get_state())
+
+
+def test_resumed_in_another_number_of_processes(in_worlds):
+    whole = trained(nn.CrossEntropyLoss(), nn, adamw, shared=False)
+    for history, saved in in_worlds(part, 0, 1):
+        for more, (weights, *_) in in_worlds(part, 1, 3, saved):
+            exact(torch.tensor(history + more), torch.tensor(whole[0]))
+            exact(list(weights.values()), whole[1])
 
 
 # Starting and ending.
