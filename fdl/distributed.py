@@ -43,6 +43,8 @@ def init_process_group(init_method: str | None = None) -> None:
     dist.init_process_group(backend, init_method, rank=rank, world_size=world)
     dist.barrier()                                          # nobody leaves while others still join
 
+_FAILED = 70            # exit code of a rank that has left its traceback: EX_SOFTWARE of sysexits.h
+
 def _work(rank: int, n: int, folder: str, func: Callable, args: tuple) -> None:
     "A rank's life: join, run, leave; the first that fails leaves its traceback."
     torch.set_num_threads(1)
@@ -54,10 +56,11 @@ def _work(rank: int, n: int, folder: str, func: Callable, args: tuple) -> None:
         dist.destroy_process_group()
         if rank == 0: Path(folder, "result").write_bytes(pickle.dumps(result))
     except (Exception, SystemExit):
-        with suppress(FileExistsError), open(f"{folder}/error", "x") as file:
-            file.write(f"rank {rank} failed\n\n{traceback.format_exc()}")
+        mine = Path(folder, f"error{rank}")
+        mine.write_text(f"rank {rank} failed\n\n{traceback.format_exc()}")
+        with suppress(FileExistsError): os.link(mine, f"{folder}/error")       # the first only
         sys.stdout.flush()
-        os._exit(1)                                         # now: no exit handler may wait
+        os._exit(_FAILED)                                   # now: no exit handler may wait
 
 # %% ../nbs/21_many_processes.ipynb #mp013
 def launch(func: Callable, n: int, *args: Any, start_method: str = "spawn") -> Any:
@@ -85,7 +88,7 @@ def launch(func: Callable, n: int, *args: Any, start_method: str = "spawn") -> A
             for rank in ranks: rank.kill()
             for rank in ranks: rank.join()
         for rank, code in enumerate(codes):
-            if code and (code != 1 or not error.exists()):
+            if code not in (0, None, _FAILED):
                 how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
                 raise RuntimeError(f"rank {rank} ended without a traceback: {how}")
         if error.exists(): raise RuntimeError(error.read_text())
@@ -115,7 +118,7 @@ class Sharded:
         for batch, (xb, yb) in zip(told[0], read):
             yield xb, yb if rank < len(batch) else None
 
-# %% ../nbs/21_many_processes.ipynb #mp026
+# %% ../nbs/21_many_processes.ipynb #mp027
 def step(model: Callable, loss_func: Callable, xb: Any, yb: Any, opt: Any) -> tuple[Tensor, Tensor]:
     """`loss_batch` over the rows of all ranks: one update, the same on each; for `fit`.
 
@@ -137,7 +140,7 @@ def step(model: Callable, loss_func: Callable, xb: Any, yb: Any, opt: Any) -> tu
     opt.step()
     return loss, flat[0]
 
-# %% ../nbs/21_many_processes.ipynb #mp028
+# %% ../nbs/21_many_processes.ipynb #mp029
 class Replica(Module):
     """`module` with rank 0's tensors on every rank; in evaluation mode the ranks share its work.
 

@@ -34,9 +34,12 @@ count = counter()
 def world_of_one(tmp_path, monkeypatch):
     "This process alone, as a group."
     for name, value in dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=1, LOCAL_WORLD_SIZE=1).items(): monkeypatch.setenv(name, str(value))
+    hook = sys.excepthook  # torch's puts the rank before each line, once more for each group
     init_process_group(f"file://{tmp_path}/{next(count)}")
     try: yield
-    finally: dist.destroy_process_group()
+    finally:
+        dist.destroy_process_group()
+        sys.excepthook = hook
 
 
 @pytest.fixture
