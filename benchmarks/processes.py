@@ -1,4 +1,4 @@
-"The rows that need fresh processes: import time, memory, and the lessons themselves."
+"The rows that need fresh processes: import time, memory, one run in several, and the lessons themselves."
 import json
 import os
 import subprocess
@@ -6,7 +6,15 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.measure import Row, summary
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from benchmarks.measure import Row, at_least, in_turn, summary
+from fdl.data import DataLoader, TensorDataset
+from fdl.datasets import load_mnist
+from fdl.distributed import Replica, Sharded, launch, step
+from fdl.training import fit
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(f"fdl.{path.stem}" for path in (ROOT/"fdl").glob("[a-z]*.py") if path.stem != "plots")
@@ -74,3 +82,35 @@ def lessons(rounds: int) -> list[Row]:
         execute(path)
         seconds[path.stem] = perf_counter() - start
     return [summary("the whole course executed", "at most", 300, [sum(seconds.values())], unit="s", seconds=seconds, note="each on two threads")]
+
+
+def _epoch(rows: int) -> float:
+    "Seconds of a pass over MNIST in batches of so many rows, shared out among the processes of this group."
+    x, y = load_mnist(device=torch.device("cpu"))[0]
+    torch.manual_seed(0)
+    model = Replica(nn.Sequential(nn.Linear(784, 50), nn.ReLU(), nn.Linear(50, 10)))
+    opt, dl = torch.optim.SGD(model.parameters(), lr=0.1), Sharded(DataLoader(TensorDataset(x, y), rows, shuffle=True))
+    start = perf_counter()
+    fit(1, model, nn.functional.cross_entropy, opt, dl, step=step, progress=False)
+    return perf_counter() - start
+
+
+def _averaging(length: int) -> float:
+    "Seconds of one averaging of a vector of float32."
+    flat = torch.zeros(length)
+    dist.all_reduce(flat)
+    start = perf_counter()
+    for _ in range(100): dist.all_reduce(flat)
+    return (perf_counter() - start)/100
+
+
+def distributed(rounds: int) -> list[Row]:
+    "The same epoch in one process and in two, one thread each, and what one averaging takes."
+    found = []
+    for rows in (64, 1024):
+        seconds = in_turn({f"{n} processes": lambda n=n: lambda: launch(_epoch, n, rows) for n in (1, 2)}, rounds, own_clock=True)
+        found.append(at_least(None, f"an epoch in batches of {rows}: two processes beside one", seconds, "2 processes", "1 processes"))
+    for length, name in ((39_760, "784-50-10"), (1_000_000, "a million")):
+        times = [1e6*launch(_averaging, 2, length) for _ in range(rounds)]
+        found.append(summary(f"one averaging between two processes, {name} numbers", "at most", None, times, unit="µs"))
+    return found

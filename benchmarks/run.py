@@ -21,7 +21,7 @@ from benchmarks.measure import Row
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT/"benchmarks"/"results"
 GROUPS = {"fit": "rows", "trainers": "rows", "loader": "rows", "optimizers": "rows", "losses": "rows", "convolution": "rows", "validation": "rows",
-          "recipe": "recipe", "importing": "processes", "memory": "processes", "scaling": "rows", "lessons": "processes"}
+          "recipe": "recipe", "importing": "processes", "memory": "processes", "distributed": "processes", "scaling": "rows", "lessons": "processes"}
 
 
 def measure(group: str, rounds: int, threads: int) -> list[Row]:

@@ -4,8 +4,12 @@ Lesson 15 builds the recipe, ingredient by ingredient, on the validation set; `-
 Without it the network trains on all 60,000 training and validation images, and the test set is used once, at the end. The
 loss of every batch and the worst mistakes are saved as pictures in runs/. Ctrl-C ends the training early; what was learned
 until then is still tested and drawn.
+
+Several processes share the work when torchrun starts them: torchrun --standalone --nproc-per-node 2 scripts/train.py
 """
 import argparse
+import os
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -15,6 +19,7 @@ import matplotlib
 matplotlib.use("Agg")  # draws into files: needs no screen
 import matplotlib.pyplot as plt
 import torch
+import torch.distributed as dist
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -22,11 +27,12 @@ import fdl.nn
 from fdl.core import default_device, set_seed
 from fdl.data import DataLoader, TensorDataset
 from fdl.datasets import load_mnist
+from fdl.distributed import Replica, Sharded, init_process_group, step
 from fdl.functional import cross_entropy
 from fdl.optim import Adam
 from fdl.optim.lr_scheduler import OneCycleLR
 from fdl.plots import plot_mistakes
-from fdl.training import evaluate, fit
+from fdl.training import evaluate, fit, loss_batch
 
 PICTURES = Path(__file__).resolve().parent.parent/"runs"
 
@@ -72,14 +78,16 @@ def train(ds: TensorDataset, model: Mixed, epochs: int, batch_size: int, lr: flo
     opt = Adam(model.parameters(), lr, betas=(0.7, 0.9))
     schedule = OneCycleLR(opt, lr, epochs=epochs, steps_per_epoch=len(dl), cycle_momentum=False)
 
-    def smooth_loss(scores, target):
-        loss = cross_entropy(scores, target, label_smoothing=0.1)
-        losses.append(loss.detach())
+    if dist.is_initialized(): dl = Sharded(dl)
+
+    def noted(*batch):
         rates.append(opt.param_groups[0]["lr"])
-        return loss
+        loss, weight = (step if dist.is_initialized() else loss_batch)(*batch)
+        losses.append(loss)
+        return loss, weight
 
     start = perf_counter()
-    fit(epochs, model, smooth_loss, opt, dl, scheduler=schedule, progress=progress)
+    fit(epochs, model, partial(cross_entropy, label_smoothing=0.1), opt, dl, scheduler=schedule, step=noted, progress=progress)
     return losses, rates, perf_counter() - start
 
 
@@ -99,27 +107,32 @@ def draw_curves(losses: list[Tensor], rates: list[float], title: str) -> Figure:
 
 def main(seed: int, seeds: int, valid: bool, dtype: str, layers: str, epochs: int, batch_size: int, lr: float) -> None:
     "Trains with one seed or several; prints a row for each, and saves the pictures of the last."
+    if "RANK" in os.environ: init_process_group()  # torchrun has started this process, and others
+    first = not dist.is_initialized() or dist.get_rank() == 0
     device = default_device()
     if dtype == "auto": dtype = "bfloat16" if is_fast_in_bfloat16(device) else "float32"
     train_ds, test_ds = new_sets(device, valid)
     judge = "validation" if valid else "test"
-    print(f"{len(train_ds):,} images, {epochs} x {-(-len(train_ds)//batch_size)} batches of {batch_size}, in {dtype} on {device}, layers of {layers}.nn")
+    if first: print(f"{len(train_ds):,} images, {epochs} x {-(-len(train_ds)//batch_size)} batches of {batch_size}, in {dtype} on {device}, layers of {layers}.nn")
     found = []
     for s in range(seed, seed + seeds):
         set_seed(s)
         model = new_model(fdl.nn if layers == "fdl" else torch.nn, dtype == "bfloat16", device)
-        losses, rates, seconds = train(train_ds, model, epochs, batch_size, lr, progress=seeds == 1)
+        if dist.is_initialized(): model = Replica(model)
+        losses, rates, seconds = train(train_ds, model, epochs, batch_size, lr, progress=first and seeds == 1)
         if not losses: return
         found.append((seconds, evaluate(model, cross_entropy, DataLoader(test_ds, 1000))))
-        print(f"seed {s}: {seconds:.2f} seconds of training; {judge} set: loss {found[-1][1]['loss']:.4f}, accuracy {found[-1][1]['accuracy']:.2%}", flush=True)
+        if first: print(f"seed {s}: {seconds:.2f} seconds of training; {judge} set: loss {found[-1][1]['loss']:.4f}, accuracy {found[-1][1]['accuracy']:.2%}", flush=True)
         if len(losses) < epochs*-(-len(train_ds)//batch_size): break  # Ctrl-C
-    if seeds > 1:
+    if first and seeds > 1:
         right = torch.tensor([measured["accuracy"] for _, measured in found], dtype=torch.float64)
         print(f"{(right >= 0.99).sum()} of {len(right)} seeds reach 99.0%; mean {right.mean():.3%}, from {right.min():.2%} to {right.max():.2%}; "
               f"seconds of training: median {median(seconds for seconds, _ in found):.2f}")
 
+    if not first: return
     PICTURES.mkdir(exist_ok=True)
     x, y = test_ds.tensors
+    if isinstance(model, Replica): model = model.module
     with torch.no_grad(): scores = torch.cat([model(part) for part in x.split(1000)])
     grey = (x - x.min())/(x.max() - x.min())
     curves = draw_curves(losses, rates, f"{found[-1][1]['accuracy']:.2%} of the {judge} set right after {found[-1][0]:.1f} seconds")
@@ -138,4 +151,6 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--lr", type=float, default=0.01)
-    main(**vars(parser.parse_args()))
+    try: main(**vars(parser.parse_args()))
+    finally:
+        if dist.is_initialized(): dist.destroy_process_group()

@@ -23,8 +23,10 @@ NO_NETWORK = str(ROOT/"tests"/"no_network")
 SHIFTED_SEEDS = Path(__file__).parent/"shifted_seeds.py"
 # What each test runs: by how much the seeds are moved, and one of run_notebooks.ROUNDINGS.
 HOW = {"test_runs_alone": (0, "stored"), "test_other_seeds": (1000, "avx2"), "test_other_rounding": (0, None)}
-# $0 is the copy, "$@" the command. Without the flags that a temporary folder may have, a user may not mount it again.
-READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,bind,ro,nosuid,nodev "$0" && exec "$@"'
+# $0 is the copy, $1 a Python, the rest the command. Without the flags that a temporary folder may have, a user may not mount it again.
+READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,bind,ro,nosuid,nodev "$0" && "$1" -c "$LOOPBACK" && shift && exec "$@"'
+# Processes of one lesson may talk to one another: in a new namespace even 127.0.0.1 is down (0x8914: SIOCSIFFLAGS; 0x41: up and running).
+LOOPBACK = "import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sH14x', b'lo', 0x41))"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def copy(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def namespace(copy) -> list[str]:
     "What goes before a command to run it in a namespace with no network and with the copy mounted read-only; empty where that is not allowed."
-    before = ["unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-c", READ_ONLY, str(copy)]
+    before = ["unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-c", READ_ONLY.replace("$LOOPBACK", LOOPBACK), str(copy), sys.executable]
     try: return before if subprocess.run([*before, "true"], capture_output=True).returncode == 0 else []
     except FileNotFoundError: return []
 
