@@ -105,7 +105,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fdl.functional._images': ('convolutions.html#_images', 'fdl/functional.py'),
                                 'fdl.functional._pair': ('convolutions.html#_pair', 'fdl/functional.py'),
                                 'fdl.functional._reduce': ('matmul.html#_reduce', 'fdl/functional.py'),
-                                'fdl.functional._table': ('cross_entropy.html#_table', 'fdl/functional.py'),
+                                'fdl.functional._weigh': ('cross_entropy.html#_weigh', 'fdl/functional.py'),
                                 'fdl.functional._wide': ('matmul.html#_wide', 'fdl/functional.py'),
                                 'fdl.functional._windows': ('convolutions.html#_windows', 'fdl/functional.py'),
                                 'fdl.functional.avg_pool2d': ('convolutions.html#avg_pool2d', 'fdl/functional.py'),
