@@ -7,6 +7,7 @@ __all__ = ['linear', 'relu', 'mse_loss', 'softmax', 'log_softmax', 'logsumexp', 
 
 # %% ../nbs/02_matmul.ipynb #9765d611
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -19,10 +20,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if input.shape[-1:] != weight.shape[1:] or bias is not None and bias.shape != weight.shape[:1]:
         shapes = [tuple(t.shape) for t in (input, weight, bias) if t is not None]
         raise ValueError(f"linear needs (..., in), (out, in) and (out,), not {shapes}")
-    if bias is None: return input @ weight.T
-    if input.ndim == 2: return torch.addmm(bias, input, weight.T)
-    rows = input.reshape(input.shape[:-1].numel(), input.shape[-1])
-    return torch.addmm(bias, rows, weight.T).view(input.shape[:-1] + bias.shape)
+    return F.linear(input, weight, bias)
 
 # %% ../nbs/02_matmul.ipynb #02-relu
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -62,8 +60,6 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     return _reduce(_wide(error).square(), reduction).to(error.dtype)
 
 # %% ../nbs/02_matmul.ipynb #02-getattr
-import torch.nn.functional as F
-
 def __getattr__(name: str) -> object:
     "A name that the course has not built is torch's."
     if name[0] != "_" and hasattr(F, name): return getattr(F, name)

