@@ -168,6 +168,7 @@ def test_nothing_that_counts():
         assert f(z, t).isnan() and f(z, t, reduction="sum") == 0 and f(z, t, reduction="none").tolist() == [0]*6
     bad = torch.tensor([[-inf, 0.], [nan, 0.], [1., 2.]])
     assert_close(ours.cross_entropy(bad, torch.tensor([-100, -100, 1])), F.cross_entropy(bad[2:], torch.tensor([1])))
+    assert_same(lambda z: ours.cross_entropy(z, torch.tensor([1]), torch.tensor([0.5, 2])), lambda z: F.cross_entropy(z, torch.tensor([1])), bad[:1].clone().requires_grad_())
 
 
 def test_second_gradients_and_transforms():
