@@ -9,20 +9,17 @@ __all__ = ['read_idx', 'load_mnist']
 import gzip
 import hashlib
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 def _unpack(path: Path, sha256: str = "") -> bytes:
     "The bytes of the file `path`, out of gzip if they are in it; refused without that `sha256`."
     data = path.read_bytes()
-    try: data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    except (EOFError, OSError, zlib.error) as e:
-        raise ValueError(f"{path} is a damaged gzip file: {e}. Delete it, and call again.") from e
+    with suppress(EOFError, OSError, zlib.error): data = gzip.decompress(data)
     found = hashlib.sha256(data).hexdigest()
-    if sha256 and found != sha256:
-        raise ValueError(f"{path} is damaged or was changed: unpacked, it has {len(data):,} bytes "
-                         f"with sha256 {found}, wanted {sha256}. Nothing in it was run. Delete it, "
-                         "and call again.")
-    return data
+    if sha256 in ("", found): return data
+    raise ValueError(f"{path} is damaged or was changed: it holds {len(data):,} bytes with sha256 "
+                     f"{found}, wanted {sha256}. Nothing in it was run. Delete it, and call again.")
 
 # %% ../nbs/01_mnist.ipynb #cbd5bff3
 import math
@@ -31,45 +28,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
-def _parse_idx(data: bytes, path: Path) -> Tensor:
-    "The array of unsigned bytes in `data`, which came from `path`."
-    start = 4 + 4*int.from_bytes(data[3:4], "big")
-    shape = tuple(int.from_bytes(data[i:i + 4], "big") for i in range(4, start, 4))
-    if data[:3] != b"\0\0\x08" or len(data) != start + math.prod(shape):
-        raise ValueError(f"{path} is no IDX file of unsigned bytes, or is damaged: of its "
-                         f"{len(data):,} bytes the first are {data[:4].hex(' ')}, wanted 00 00 08 "
-                         f"and the number of dimensions; the sizes {shape} promise "
-                         f"{start + math.prod(shape):,} bytes")
-    return torch.tensor(np.frombuffer(data, np.uint8, offset=start).reshape(shape))
-
-def read_idx(path: str | Path) -> Tensor:
+def read_idx(path: str | Path, sha256: str = "") -> Tensor:
     """The array of unsigned bytes in the IDX file `path`, which may be compressed with gzip.
 
     Shapes: uint8 of the shape in the file's header: (n, rows, cols) for images, (n,) for labels.
-    Raises `ValueError` if it is no IDX file of unsigned bytes, is cut off, or is too long.
+    Raises `ValueError` if it is no IDX file of unsigned bytes, is cut off, or is too long, or if
+    what it holds has another `sha256` than a given one.
     Source: LeCun, Cortes and Burges, The MNIST database of handwritten digits, "File formats".
     """
-    return _parse_idx(_unpack(Path(path)), Path(path))
+    data = _unpack(Path(path), sha256)
+    start = 4 + 4*int.from_bytes(data[3:4], "big")
+    shape = tuple(int.from_bytes(data[i:i + 4], "big") for i in range(4, start, 4))
+    if data[:3] == b"\0\0\x08" and len(data) == start + math.prod(shape):
+        return torch.tensor(np.frombuffer(data, np.uint8, offset=start).reshape(shape))
+    raise ValueError(f"{path} is no IDX file of unsigned bytes, or is damaged: its {len(data):,} "
+                     f"bytes begin with {data[:4].hex(' ')}, wanted 00 00 08 and the number of "
+                     f"dimensions; sizes {shape} need {start + math.prod(shape):,} bytes")
 
 # %% ../nbs/01_mnist.ipynb #d7879851
-_MNIST = (
-    "https://github.com/mnielsen/neural-networks-and-deep-learning/raw/master/data/{file}",
-    "https://archive.softwareheritage.org/api/1/content/sha256:"
-    "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416/raw/",
-    "https://github.com/MichalDanielDobrzanski/DeepLearningPython/raw/master/{file}")
-_FASHION = (
-    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/{file}",
-    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{file}")
-_KNOWN = {  # file: (SHA-256 of what gzip holds, mirrors)
-    "mnist.pkl": ("08c3b55725c13d27ee9f14f47c34689eebd9c3d611c9aa144e0f91d85b297337", _MNIST),
-    "fashion_mnist/train-images-idx3-ubyte": (
-        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888", _FASHION),
-    "fashion_mnist/train-labels-idx1-ubyte": (
-        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9", _FASHION),
-    "fashion_mnist/t10k-images-idx3-ubyte": (
-        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b", _FASHION),
-    "fashion_mnist/t10k-labels-idx1-ubyte": (
-        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34", _FASHION),
+_MIRRORS = {
+    "mnist": (
+        "https://github.com/mnielsen/neural-networks-and-deep-learning/raw/master/data/{file}",
+        "https://archive.softwareheritage.org/api/1/content/sha256:"
+        "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416/raw/",
+        "https://github.com/MichalDanielDobrzanski/DeepLearningPython/raw/master/{file}"),
+    "fashion_mnist": (
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/{file}",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{file}"),
+}
+_SHA256 = {  # of what is in the file, out of gzip
+    "mnist.pkl": "08c3b55725c13d27ee9f14f47c34689eebd9c3d611c9aa144e0f91d85b297337",
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
 _TIMEOUT = 20  # seconds without a byte until a mirror is given up
 
@@ -80,12 +72,9 @@ from tempfile import TemporaryDirectory
 
 import pooch
 
-def _download(file: str, path: Path) -> None:
-    "Stores the known `file` as `path`, from the first mirror that sends the right bytes."
-    sha256, mirrors = _KNOWN[file]
-    # identity: the bytes of the file itself, not packed once more for the journey
-    fetch = pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=_TIMEOUT,
-                                 headers={"Accept-Encoding": "identity"})
+def _download(path: Path, sha256: str, mirrors: tuple[str, ...]) -> None:
+    "Stores as `path` what the first of the `mirrors` sends that has the right bytes."
+    fetch = pooch.HTTPDownloader(progressbar=True, timeout=_TIMEOUT)
     path.parent.mkdir(parents=True, exist_ok=True)
     failures = []
     for url in [mirror.format(file=path.name) for mirror in mirrors]:
@@ -96,41 +85,36 @@ def _download(file: str, path: Path) -> None:
                 return os.replace(f"{tmp}/new", path)
             except (OSError, ValueError) as e: failures.append(f"- {url}\n  {e}")
     raise RuntimeError("\n".join([
-        f"no mirror sent {file}:", *failures, f"By hand: get it from one of these addresses and "
-        f"put it at {path}. Unpacked, its sha256 must be {sha256}"]))
+        f"no mirror sent {path.name}:", *failures, "By hand: get it from one of these addresses "
+        f"and put it at {path}. Unpacked, its sha256 must be {sha256}"]))
 
-def _folders(data_dir: str | Path | None) -> list[Path]:
-    "The folders to look in, in their order."
+# %% ../nbs/01_mnist.ipynb #0c905557
+def _find(name: str, file: str, data_dir: str | Path | None) -> tuple[Path, str]:
+    "Where `file` of the set `name` lies, downloaded if need be, and the sha256 that it must have."
     named = [Path(f).expanduser() for f in (data_dir, os.environ.get("FDL_DATA")) if f]
     places = [Path(find_spec("fdl").origin).parents[1], Path.cwd(), *Path.cwd().parents]
     courses = [place/"data" for place in places if (place/"nbs"/"01_mnist.ipynb").exists()]
-    return [*named, *courses[:1], Path(pooch.os_cache("fdl"))]
-
-# %% ../nbs/01_mnist.ipynb #0c905557
-def _read(file: str, data_dir: str | Path | None) -> tuple[bytes, Path]:
-    "The bytes of `file`, or of it with .gz, and where it is; a known file is checked."
-    folders = _folders(data_dir)
-    paths = [folder/f"{file}{ending}" for folder in folders for ending in ("", ".gz")]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None and file not in _KNOWN:
+    folders = [*named, *courses[:1], Path(pooch.os_cache("fdl"))]
+    mirrors = _MIRRORS.get(name, ())
+    sha256 = _SHA256[Path(file).name] if mirrors else ""
+    for path in [folder/f"{file}{ending}" for folder in folders for ending in ("", ".gz")]:
+        if path.is_file(): return path, sha256
+    if not mirrors:
         raise FileNotFoundError(f"no {file} or {file}.gz is in {', '.join(map(str, folders))}; "
                                 "name must be 'mnist', 'fashion_mnist' or a folder of your own "
                                 "with four IDX files")
-    if path is None:
-        named = data_dir or os.environ.get("FDL_DATA")
-        path = folders[0 if named else -1]/f"{file}.gz"           # never into the course
-        _download(file, path)
-    return _unpack(path, _KNOWN[file][0] if file in _KNOWN else ""), path
+    path = (named or folders[-1:])[0]/f"{file}.gz"                # never into the course
+    _download(path, sha256, mirrors)
+    return path, sha256
 
-def _pair(folder: str, part: str, data_dir: str | Path | None) -> tuple[Tensor, Tensor]:
+def _pair(name: str, part: str, data_dir: str | Path | None) -> tuple[Tensor, Tensor]:
     "The images (n, rows*cols) as floats in [0, 1) and the labels (n,) as integers."
-    images = _read(f"{folder}/{part}-images-idx3-ubyte", data_dir)
-    labels = _read(f"{folder}/{part}-labels-idx1-ubyte", data_dir)
-    x, y = _parse_idx(*images), _parse_idx(*labels)
-    if x.ndim != 3 or y.shape != x.shape[:1]:
-        raise ValueError(f"{images[1]} has shape {tuple(x.shape)} and {labels[1]} has shape "
-                         f"{tuple(y.shape)}, wanted (n, rows, cols) and (n,)")
-    return x.flatten(1).float() / 256, y.long()
+    files = [_find(name, f"{name}/{part}-{kind}-ubyte", data_dir)
+             for kind in ("images-idx3", "labels-idx1")]
+    x, y = [read_idx(path, sha256) for path, sha256 in files]
+    if x.ndim == 3 and y.shape == x.shape[:1]: return x.flatten(1).float() / 256, y.long()
+    raise ValueError(f"{files[0][0]} has shape {tuple(x.shape)} and {files[1][0]} has shape "
+                     f"{tuple(y.shape)}, wanted (n, rows, cols) and (n,)")
 
 # %% ../nbs/01_mnist.ipynb #b76783d1
 import pickle
@@ -151,7 +135,7 @@ def load_mnist(name: str = "mnist", data_dir: str | Path | None = None,
     Source: LeCun, Bottou, Bengio and Haffner, Gradient-based learning (1998).
     """
     if name == "mnist":
-        arrays = pickle.loads(_read("mnist.pkl", data_dir)[0], encoding="latin1")
+        arrays = pickle.loads(_unpack(*_find(name, "mnist.pkl", data_dir)), encoding="latin1")
         splits = [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in arrays]
     else:
         (x, y), test = (_pair(name, part, data_dir) for part in ("train", "t10k"))

@@ -7,6 +7,7 @@ __all__ = ['linear', 'relu', 'mse_loss', 'softmax', 'log_softmax', 'logsumexp', 
 
 # %% ../nbs/02_matmul.ipynb #9765d611
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -19,10 +20,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if input.shape[-1:] != weight.shape[1:] or bias is not None and bias.shape != weight.shape[:1]:
         shapes = [tuple(t.shape) for t in (input, weight, bias) if t is not None]
         raise ValueError(f"linear needs (..., in), (out, in) and (out,), not {shapes}")
-    if bias is None: return input @ weight.T
-    if input.ndim == 2: return torch.addmm(bias, input, weight.T)
-    rows = input.reshape(input.shape[:-1].numel(), input.shape[-1])
-    return torch.addmm(bias, rows, weight.T).view(input.shape[:-1] + bias.shape)
+    return F.linear(input, weight, bias)
 
 # %% ../nbs/02_matmul.ipynb #02-relu
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -38,12 +36,12 @@ def _wide(input: Tensor) -> Tensor:
     "`input` in floating-point numbers of 32 bits or more: others overflow in a square or a sum."
     return input.to(torch.promote_types(input.dtype, torch.float32))
 
-def _reduce(losses: Tensor, total: Tensor | int, reduction: str) -> Tensor:
-    "`losses` as they are, their sum, or their sum over `total`."
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
+def _reduce(losses: Tensor, reduction: str) -> Tensor:
+    "The mean of `losses`, their sum, or each of them."
     if reduction == "none": return losses
-    return losses.sum() / total if reduction == "mean" else losses.sum()
+    if reduction == "sum": return losses.sum()
+    if reduction == "mean": return losses.mean()
+    raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """The squared differences of `input` and `target`: their mean, sum, or (`"none"`) each one.
@@ -59,11 +57,9 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     if not torch.result_type(input, target).is_floating_point:
         raise TypeError(f"mse_loss needs real floats, not {input.dtype} and {target.dtype}")
     error = input - target
-    return _reduce(_wide(error).square(), error.numel(), reduction).to(error.dtype)
+    return _reduce(_wide(error).square(), reduction).to(error.dtype)
 
 # %% ../nbs/02_matmul.ipynb #02-getattr
-import torch.nn.functional as F
-
 def __getattr__(name: str) -> object:
     "A name that the course has not built is torch's."
     if name[0] != "_" and hasattr(F, name): return getattr(F, name)
@@ -100,31 +96,27 @@ def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) 
     return (result if keepdim else result.squeeze(dim)).to(torch.result_type(input, 1.0))
 
 # %% ../nbs/05_cross_entropy.ipynb #c055
-def _table(log_probs: Tensor, weight: Tensor | None) -> Tensor:
-    "`log_probs` (n, c, ...) as (n, ..., c), in 32 bits or more, each class times its weight."
-    table = _wide(log_probs.movedim(1, -1) if log_probs.ndim > 2 else log_probs)
-    return table if weight is None else table * weight
+def _weigh(log_probs: Tensor, weight: Tensor | None) -> Tensor:
+    "`log_probs` (n, c, ...) in 32 bits or more, each class times its weight."
+    table = _wide(log_probs)
+    return table if weight is None else table * weight.view(-1, *[1]*(table.ndim - 2))
 
 def _choose(table: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int,
             reduction: str, smoothing: float = 0.0) -> Tensor:
-    "Minus the entries of `table` (..., c) at the classes `target`, smoothed and reduced."
-    kind = getattr(target, "dtype", type(target))
-    if kind not in (torch.int64, torch.uint8):
-        raise TypeError(f"target must hold class indices (torch.int64), not {kind}")
-    if target.shape != table.shape[:-1]:
-        raise ValueError(f"target must be {tuple(table.shape[:-1])}, not {tuple(target.shape)}")
-    target = target.long()
+    "Minus the entries of `table` (n, c, ...) at the classes `target`, smoothed and reduced."
+    if target.dtype == torch.uint8: target = target.long()        # labels as files have them
+    if weight is None and not smoothing:
+        return F.nll_loss(table, target, ignore_index=ignore_index, reduction=reduction)
+    losses = F.nll_loss(table, target, ignore_index=ignore_index, reduction="none")
     ignored = target == ignore_index
-    right = target.masked_fill(ignored, 0)
-    try: losses = -table.gather(-1, right.unsqueeze(-1)).squeeze(-1)
-    except RuntimeError:
-        c = table.shape[-1]
-        bad = right[(right < 0) | (right >= c)]
-        if not len(bad): raise
-        raise IndexError(f"target holds {bad[0]}, but the {c} classes are 0 to {c - 1}") from None
-    if smoothing: losses = (1 - smoothing) * losses - smoothing * table.mean(-1)
-    counts = ~ignored if weight is None else _wide(weight).take(right).masked_fill(ignored, 0)
-    return _reduce(losses.masked_fill(ignored, 0), counts.sum(), reduction)
+    if smoothing:
+        spread = -table.mean(min(table.ndim - 1, 1)).masked_fill(ignored, 0)
+        losses = (1 - smoothing) * losses + smoothing * spread
+    if reduction != "mean": return _reduce(losses, reduction)
+    if weight is None: return losses.sum() / (~ignored).sum()
+    weights = _wide(weight).take(target.masked_fill(ignored, 0))
+    return losses.sum() / weights.masked_fill(ignored, 0).sum()
+
 
 # %% ../nbs/05_cross_entropy.ipynb #c059
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
@@ -134,11 +126,11 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore
     Shapes: log-probabilities `input` (n, c), (n, c, ...) or (c,); `target` the same without c, of
     classes in [0, c) or `ignore_index`; `weight` (c,). Returns a scalar, or for `"none"` the shape
     of `target`. "mean" divides by the weights of the targets that are not ignored.
-    Raises `TypeError` or `ValueError` if a dtype, shape or `reduction` does not fit, and on the
-    CPU `IndexError` for a class that does not exist.
+    Raises torch's errors if a dtype, shape or `reduction` does not fit, and on the CPU `IndexError`
+    for a class that does not exist.
     Source: Bishop, Pattern Recognition and Machine Learning (2006), 4.3.4.
     """
-    loss = _choose(_table(input, weight), target, weight, ignore_index, reduction)
+    loss = _choose(_weigh(input, weight), target, weight, ignore_index, reduction)
     return loss.to(torch.result_type(input, 1.0))
 
 # %% ../nbs/05_cross_entropy.ipynb #c060
@@ -154,13 +146,13 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
     """
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be from 0 to 1, not {label_smoothing}")
-    log_probs = log_softmax(input, min(input.ndim - 1, 1))
-    table = _table(log_probs, weight)
-    if isinstance(target, Tensor) and target.is_floating_point() and target.shape == input.shape:
+    dim = min(input.ndim - 1, 1)
+    log_probs = log_softmax(input, dim)
+    table = _weigh(log_probs, weight)
+    if torch.is_floating_point(target) and target.shape == input.shape:
         if ignore_index >= 0: raise ValueError(f"ignore_index={ignore_index} needs class indices")
-        probs = (1 - label_smoothing) * _table(target, None) + label_smoothing / table.shape[-1]
-        losses = -(table * probs).sum(-1)
-        loss = _reduce(losses, losses.numel(), reduction)
+        probs = (1 - label_smoothing) * _wide(target) + label_smoothing / input.shape[dim]
+        loss = _reduce(-(table * probs).sum(dim), reduction)
     else: loss = _choose(table, target, weight, ignore_index, reduction, label_smoothing)
     return loss.to(torch.result_type(log_probs, target))
 

@@ -57,8 +57,9 @@ def inside(data) -> str:
 
 
 def know(monkeypatch, data, mirrors=(), file=FILE):
-    "Enters `data` into the table of known files."
-    monkeypatch.setitem(datasets._KNOWN, file.removesuffix(".gz"), (inside(data), tuple(mirrors)))
+    "Enters `data` into the tables of known files."
+    monkeypatch.setitem(datasets._SHA256, Path(file).name.removesuffix(".gz"), inside(data))
+    monkeypatch.setitem(datasets._MIRRORS, "fashion_mnist" if "/" in file else "mnist", tuple(mirrors) or ("nowhere",))
 
 
 @pytest.fixture
@@ -164,10 +165,11 @@ def test_the_readme_of_the_data_gives_size_and_checksum():
 
 
 def test_the_table_of_known_files():
-    for file, (sha256, mirrors) in datasets._KNOWN.items():
-        urls = [mirror.format(file=f"{Path(file).name}.gz") for mirror in mirrors]
-        assert len(bytes.fromhex(sha256)) == 32 and all(url.startswith("http") for url in urls)
-        assert len({url.split("/")[2] for url in urls}) >= 2            # hosts
+    assert set(datasets._SHA256) == {"mnist.pkl", *PARTS}
+    for sha256 in datasets._SHA256.values(): assert len(bytes.fromhex(sha256)) == 32
+    for mirrors in datasets._MIRRORS.values():
+        urls = [mirror.format(file="file.gz") for mirror in mirrors]
+        assert all(url.startswith("http") for url in urls) and len({url.split("/")[2] for url in urls}) >= 2      # hosts
 
 
 # Where it looks.
@@ -281,23 +283,23 @@ def test_a_place_that_cannot_be_written(places, monkeypatch, good, server):
 
 CHILD = """
 import signal, sys
-from pathlib import Path
+from types import SimpleNamespace
 for name in ("SIGINT", "SIGBREAK"):
     if hasattr(signal, name): signal.signal(getattr(signal, name), signal.default_int_handler)
 from fdl import datasets
 inner, url, folder = sys.argv[1:]
-datasets._KNOWN["mnist.pkl"] = (inner, (url,))
-datasets._folders = lambda data_dir: [Path(data_dir)]
+datasets._SHA256["mnist.pkl"], datasets._MIRRORS["mnist"] = inner, (url,)
+datasets.find_spec = lambda name: SimpleNamespace(origin=f"{folder}/fdl/__init__.py")          # no course lies around it
 print(len(datasets.load_mnist(data_dir=folder)[0][0]))
 """
 
 
 def child(good, url, folder):
     "A program of its own that loads the small set from `url` into `folder`."
-    env = dict(os.environ, PYTHONPATH=str(Path(datasets.__file__).parents[1]))
+    env = dict(os.environ, PYTHONPATH=str(Path(datasets.__file__).parents[1]), XDG_CACHE_HOME=str(folder/"cache"))
     flags = 0 if POSIX else subprocess.CREATE_NEW_PROCESS_GROUP
     command = [sys.executable, "-c", CHILD, inside(good), url, str(folder)]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, creationflags=flags)
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, creationflags=flags, cwd=folder)
 
 
 def test_ctrl_c_leaves_nothing(places, good, server):
@@ -394,12 +396,12 @@ PACKED = gzip.compress(ONE)
 
 
 @pytest.mark.parametrize("data, said", [
-    (b"", "of its 0 bytes"), (ONE[:3], "of its 3 bytes the first are 00 00 08,"), (ONE[:15], "of its 15 bytes"),
+    (b"", "its 0 bytes"), (ONE[:3], "its 3 bytes begin with 00 00 08,"), (ONE[:15], "its 15 bytes"),
     (b"\0\1" + ONE[2:], "00 01 08 03"), (b"\0\0\x0d" + ONE[3:], "00 00 0d 03"), (b"PK\3\4" + ONE, "50 4b 03 04"),
-    (ONE[:-1], "39 bytes the first are 00 00 08 03"), (ONE[:-1], "(2, 3, 4) promise 40 bytes"), (ONE + b"\0", "of its 41 bytes"),
-    (ONE[:16], "promise 40 bytes"), (b"\0\0\x08\x03" + b"\xff"*12, "or is damaged"),
-    (PACKED[:-1], "damaged gzip"), (PACKED[:20], "damaged gzip"), (PACKED[:2], "damaged gzip"),
-    (PACKED[:-8] + b"\0\0\0\0" + PACKED[-4:], "damaged gzip"), (PACKED + b"more", "damaged gzip"),
+    (ONE[:-1], "39 bytes begin with 00 00 08 03"), (ONE[:-1], "(2, 3, 4) need 40 bytes"), (ONE + b"\0", "its 41 bytes"),
+    (ONE[:16], "need 40 bytes"), (b"\0\0\x08\x03" + b"\xff"*12, "or is damaged"),
+    (PACKED[:-1], "damaged: its"), (PACKED[:20], "damaged: its"), (PACKED[:2], "damaged: its"),
+    (PACKED[:-8] + b"\0\0\0\0" + PACKED[-4:], "damaged: its"), (PACKED + b"more", "damaged: its"),
     (gzip.compress(b"text"), "74 65 78 74"),
 ], ids=lambda x: x if isinstance(x, str) else "")  # gzip writes the time into its header
 def test_bad_idx_files(tmp_path, data, said):

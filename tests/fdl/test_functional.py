@@ -129,7 +129,7 @@ def test_arithmetic_is_wide_enough():
     for a, b in product([torch.uint8, torch.int64, torch.bool, torch.complex64], repeat=2):
         with pytest.raises(TypeError, match=f"real.*{a} and {b}"): ours.mse_loss(torch.ones(2).to(a), torch.ones(2).to(b))
     assert ours.mse_loss(torch.tensor([0.]), torch.tensor([20], dtype=torch.uint8)) == 400
-    with pytest.raises(IndexError, match="target holds 156"): ours.cross_entropy(torch.zeros(6, 4), torch.full((6,), 156, dtype=torch.uint8))
+    with pytest.raises(IndexError, match="Target 156 is out of bounds"): ours.cross_entropy(torch.zeros(6, 4), torch.full((6,), 156, dtype=torch.uint8))
 
 
 @settings(max_examples=100)
@@ -168,6 +168,7 @@ def test_nothing_that_counts():
         assert f(z, t).isnan() and f(z, t, reduction="sum") == 0 and f(z, t, reduction="none").tolist() == [0]*6
     bad = torch.tensor([[-inf, 0.], [nan, 0.], [1., 2.]])
     assert_close(ours.cross_entropy(bad, torch.tensor([-100, -100, 1])), F.cross_entropy(bad[2:], torch.tensor([1])))
+    assert_same(lambda z: ours.cross_entropy(z, torch.tensor([1]), torch.tensor([0.5, 2])), lambda z: F.cross_entropy(z, torch.tensor([1])), bad[:1].clone().requires_grad_())
 
 
 def test_second_gradients_and_transforms():
@@ -182,6 +183,9 @@ def test_second_gradients_and_transforms():
         assert torch.autograd.gradcheck(f, inputs) and torch.autograd.gradgradcheck(f, inputs)
     scores, classes = torch.randn(6, 5), torch.randint(5, (6,))
     assert_close(torch.func.grad(ours.cross_entropy)(scores, classes), torch.func.grad(F.cross_entropy)(scores, classes))
+    for options in ({}, dict(weight=torch.rand(5) + 0.1), dict(label_smoothing=0.1), dict(ignore_index=2)):     # one gradient for each example
+        mine, theirs = (torch.func.vmap(torch.func.grad(lambda z, t, f=f: f(z, t, **options)))(scores, classes) for f in (ours.cross_entropy, F.cross_entropy))
+        assert_close(mine, theirs, equal_nan=True)
 
 
 # Images
@@ -291,23 +295,20 @@ def test_arguments_are_left_as_they_were():
 
 Z, Y, X = torch.zeros(3, 4), torch.tensor([0, 1, 2]), torch.zeros(2, 3, 8, 8)
 BOTH = [
-    (IndexError, "target holds 4, but the 4 classes are 0 to 3", (Z, torch.tensor([0, 4, 9])), {}),
-    (IndexError, "target holds -1,", (Z, torch.tensor([0, 1, -1])), {}),
-    (IndexError, "target holds -100,", (Z, torch.tensor([-1, -100, 0])), dict(ignore_index=-1)),
-    (IndexError, "target holds 4,", (torch.zeros(4), torch.tensor(4)), {}),
-    (ValueError, r"target must be \(\), not \(1,\)", (torch.zeros(4), torch.tensor([1])), {}),
-    (TypeError, "class indices .torch.int64.*not torch.float32", (Z, Y.float()), {}), (TypeError, "not torch.int32", (Z, Y.int()), {}),
-    (TypeError, "not torch.bool", (Z, Y.bool()), {}), (TypeError, "not <class 'list'>", (Z, [0, 1, 2]), {}), (TypeError, "not int64", (Z, Y.numpy()), {}),
-    (ValueError, r"target must be \(3,\), not \(2,\)", (Z, Y[:2]), {}),
-    (ValueError, r"target must be \(2, 5\), not \(2, 4\)", (torch.zeros(2, 4, 5), torch.zeros(2, 4).long()), {}),
-    (ValueError, r"\(3, 1\)", (Z, Y[:, None]), {}), (ValueError, r"\(3, 4\)", (Z, Z.long()), {}), (RuntimeError, "4.*3", (Z, Y, torch.ones(3)), {}),
-    (ValueError, "reduction must be 'mean', 'sum' or 'none', not 'avg'", (Z, Y), dict(reduction="avg")), (ValueError, "not None", (Z, Y), dict(reduction=None)),
+    (IndexError, "Target 4 is out of bounds", (Z, torch.tensor([0, 4, 9])), {}), (IndexError, "Target -1 is", (Z, torch.tensor([0, 1, -1])), {}),
+    (IndexError, "Target -100 is", (Z, torch.tensor([-1, -100, 0])), dict(ignore_index=-1)), (IndexError, "Target 4 is", (torch.zeros(4), torch.tensor(4)), {}),
+    (RuntimeError, "Long.* but got Float", (Z, Y.float()), {}), (RuntimeError, "Long.* but got Int", (Z, Y.int()), {}),
+    (RuntimeError, "Long.* but got Bool", (Z, Y.bool()), {}), ((TypeError, AttributeError), "list", (Z, [0, 1, 2]), {}), (TypeError, "Tensor, not numpy.ndarray", (Z, Y.numpy()), {}),
+    (ValueError, r"batch_size \(3\) to match target batch_size \(2\)", (Z, Y[:2]), {}),
+    (RuntimeError, r"target size \[2, 5\], got \[2, 4\]", (torch.zeros(2, 4, 5), torch.zeros(2, 4).long()), {}),
+    (RuntimeError, "multi-target not supported", (Z, Y[:, None]), {}), (RuntimeError, "multi-target not supported", (Z, Z.long()), {}), (RuntimeError, "4.*3", (Z, Y, torch.ones(3)), {}),
+    (ValueError, "avg is not a valid value for reduction", (Z, Y), dict(reduction="avg")), (ValueError, "not None", (Z, Y, torch.ones(4)), dict(reduction=None)),
 ]
 CASES = [(f, *case) for f in (ours.nll_loss, ours.cross_entropy) for case in BOTH] + [
     (ours.cross_entropy, ValueError, r"label_smoothing must be from 0 to 1, not 1\.1", (Z, Y), dict(label_smoothing=1.1)),
     (ours.cross_entropy, ValueError, "not nan", (Z, Z), dict(label_smoothing=nan)),
     (ours.cross_entropy, ValueError, "ignore_index=0 needs class indices", (Z, Z), dict(ignore_index=0)),
-    (ours.cross_entropy, TypeError, "not torch.float32", (Z, Z[:, :3]), {}), (ours.nll_loss, TypeError, "not torch.float32", (Z, Z), {}),
+    (ours.cross_entropy, RuntimeError, "multi-target", (Z, Z[:, :3]), {}), (ours.nll_loss, RuntimeError, "multi-target", (Z, Z), {}),
     (ours.cross_entropy, (RuntimeError, NotImplementedError), "Long", (Z.long(), Y), {}),
     (ours.softmax, (RuntimeError, NotImplementedError), "Long", (Z.long(), 1), {}), (ours.softmax, IndexError, r"\[-2, 1\]", (Z, 2), {}),
     (ours.logsumexp, IndexError, r"\[-2, 1\]", (Z, -3), {}),
@@ -343,8 +344,7 @@ def test_numbers_of_numpy_are_sizes():
 def test_a_target_on_another_device_is_named_as_that():
     for devices in (("cpu", "meta"), ("meta", "cpu")):
         scores, target = torch.zeros(2, 3, device=devices[0]), torch.zeros(2, dtype=torch.int64, device=devices[1])
-        with pytest.raises((RuntimeError, NotImplementedError), match="device|meta") as caught: ours.nll_loss(scores, target)
-        assert "target holds" not in str(caught.value)
+        with pytest.raises((RuntimeError, NotImplementedError), match="device|meta"): ours.nll_loss(scores, target)
 
 
 def test_what_is_not_built_is_torchs():
