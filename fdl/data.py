@@ -25,7 +25,8 @@ from torch.utils.data import IterableDataset
 class Dataset:
     "Items read by index: a subclass defines `__getitem__(index)` and `__len__()`."
     def __getitem__(self, index: Any) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} must define __getitem__(index)")
+        name = type(self).__name__
+        raise NotImplementedError(f"{name} must define __getitem__(index)")
 
 # %% ../nbs/09_dataloaders.ipynb #dl026
 def _random_seed(generator: Generator | None) -> int:

@@ -53,7 +53,8 @@ _MIRRORS = {
         "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416/raw/",
         "https://github.com/MichalDanielDobrzanski/DeepLearningPython/raw/master/{file}"),
     "fashion_mnist": (
-        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/{file}",
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
+        "{file}",
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{file}"),
 }
 _SHA256 = {  # of what is in the file, out of gzip

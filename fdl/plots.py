@@ -138,14 +138,18 @@ def confusion_matrix(targets: _Array, preds: _Array, c: int | None = None) -> Te
 
     Shapes: `targets` (n,) of classes, `preds` (n,) likewise, or scores (n, c); returns (c, c) of
     integers, where `c` is by default the number of scores, or one more than the largest class.
-    Raises `RuntimeError` if the shapes do not fit or a class is outside [0, c).
+    Raises `ValueError` if the shapes do not fit or a class is outside [0, c).
     """
-    targets, preds = torch.tensor(_array(targets)), torch.tensor(_array(preds))
+    targets, preds = torch.tensor(_array(targets)).long(), torch.tensor(_array(preds))
     if preds.ndim == 2: c, preds = c or preds.shape[1], preds.argmax(1)
-    pairs = torch.stack([targets.long(), preds.long()])                  # (2, n)
-    c = c or int(pairs.max()) + 1
-    ones = torch.ones_like(pairs[0])
-    return torch.sparse_coo_tensor(pairs, ones, (c, c), check_invariants=True).to_dense()
+    if targets.ndim != 1 or targets.shape != preds.shape or not len(targets):
+        raise ValueError("targets must have shape (n,), and preds (n,) or (n, c), with n at least "
+                         f"1, not {tuple(targets.shape)} and {tuple(preds.shape)}")
+    low, high = torch.cat([targets, preds.long()]).aminmax()
+    c = c or int(high) + 1
+    if low < 0 or high >= c:
+        raise ValueError(f"classes must be from 0 to {c - 1}, not {low} to {high}")
+    return torch.bincount(targets*c + preds.long(), minlength=c*c).reshape(c, c)
 
 # %% ../nbs/10_visualization.ipynb #3fcb6069
 def plot_confusion(targets: _Array, preds: _Array, classes: Sequence | None = None,
