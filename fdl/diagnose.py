@@ -124,7 +124,8 @@ def _wrong_mode(run: Run) -> str | None:
 
     def see(name, module, output):
         frozen = {p.requires_grad for p in module.parameters()} == {False}        # on purpose
-        if torch.is_grad_enabled() and not (module.training or frozen): resting[module] = name
+        rests = torch.is_grad_enabled() and not module.training and not frozen
+        if rests: resting[module] = name or "the model"
 
     with hooked(run.model, see):
         for _ in range(2): run.train(run.batches[0])
@@ -132,7 +133,8 @@ def _wrong_mode(run: Run) -> str | None:
         for module in resting: module.training = mode
         preds.append(run.preds(run.batches[0][0]))
     if not torch.allclose(*preds, equal_nan=True):
-        return "in evaluation mode, which changes the outputs: " + ", ".join(resting.values())
+        names = shorten(", ".join(resting.values()), 70, placeholder=" ...")
+        return f"in evaluation mode, which changes the outputs: {names}"
 
 # %% ../nbs/17_diagnosis.ipynb #44932bd4
 def _unscaled(run: Run) -> str | None:
@@ -141,7 +143,7 @@ def _unscaled(run: Run) -> str | None:
     size = x.float().square().mean().sqrt()
     if 0.01 < size < 10 or not x.is_floating_point() or len(x) < 2: return
     now, scaled = (run.preds(z).std(0).mean() for z in (x, (x - x.mean())/x.std()))
-    if not 1/3 < now/scaled < 3:
+    if not 0.01 < now < 1 and not 1/3 < now/scaled < 3:
         return (f"the inputs are of size {size:.2g}, and the outputs spread by {now:.2g}; "
                 f"of inputs of size 1 they would by {scaled:.2g}")
 
@@ -218,16 +220,20 @@ def _learned(run: Run) -> float:
     for batch in islice(cycle(run.batches[:half]), 100):
         loss_batch(run.model, run.loss_func, *batch, opt)
     run.model.eval()
-    preds, y = (torch.cat(part) for part in zip(*[(run.preds(xb), yb) for xb, yb in run.batches[half:]]))
+    xs, ys = zip(*run.batches[half:])
+    preds, y = torch.cat([run.preds(xb) for xb in xs]), torch.cat(ys)
     return _above_chance(lambda order: -run.loss_func(preds, y[order.to(y.device)]), len(y))
 
 def _shuffled(run: Run) -> str | None:
     "Do similar inputs have similar targets, or can the model learn something of other rows?"
+    def hot(t): return one_hot(t.unique(return_inverse=True)[1])
+
     x, y = (torch.cat(part)[:512].cpu() for part in zip(*run.batches))
     if len(x) < 100 or len(run.batches) < 2: return
-    if not y.is_floating_point(): y = one_hot(y.unique(return_inverse=True)[1])
+    if not x.is_floating_point(): x = hot(x.reshape(len(x), -1)).sum(1)
+    if not y.is_floating_point(): y = hot(y)
     x, y = (t.reshape(len(t), -1).double() for t in (x, y))
-    x, y = x - x.mean(0), y - y.mean(0)
+    x, y = (x - x.mean(0))/x.std(0).clamp(min=1e-8), y - y.mean(0)
     alike = (x @ x.T).fill_diagonal_(0)
     z = _above_chance(lambda order: (alike @ y[order] * y[order]).sum(), len(y))
     if z < _CHANCE and not (learned := _learned(run)) >= _CHANCE:
@@ -244,19 +250,16 @@ def _trial(run: Run, lr: float | None = None) -> float:
         return losses.mean().nan_to_num(math.inf, math.inf).item()
 
 # %% ../nbs/17_diagnosis.ipynb #091bf80e
-_RATES = [10**k for k in range(-6, 3)]
-
 def _wrong_lr(run: Run) -> str | None:
-    "Does the loss not fall, and with quite another learning rate it does?"
-    lr = max(group["lr"] for group in run.opt.param_groups)
-    start, end = _trial(run, 0.), _trial(run)
-    if abs(end - start) <= 1e-4*start: word, rates = "low", [r for r in _RATES if r >= 1000*lr]
-    elif end >= 0.8*start: word, rates = "high", [r for r in _RATES if r <= lr/10]
+    "Does the loss stand still or rise, and with quite another learning rate it falls?"
+    lr, rates = max(group["lr"] for group in run.opt.param_groups), [10**k for k in range(-5, 2)]
+    start, end = _trial(run, 0), _trial(run)
+    if abs(end - start) < 1e-4*start: word, rates = "low", [rate for rate in rates if rate >= 10*lr]
+    elif end > start: word, rates = "high", [rate for rate in rates if rate <= lr/10]
     else: return
     best, rate = min(((_trial(run, rate), rate) for rate in rates), default=(math.inf, 0))
-    if best < 0.9*min(start, end):
-        return (f"too {word}: 20 steps take the loss from {start:.3g} to {end:.3g} "
-                f"with a learning rate of {lr:.2g}, to {best:.3g} with {rate:.2g}")
+    if best < 0.9*end: return (f"too {word}: 20 steps take the loss from {start:.3g} to {end:.3g} "
+                               f"with a learning rate of {lr:.2g}, to {best:.3g} with {rate:.2g}")
 
 # %% ../nbs/17_diagnosis.ipynb #f623dc35
 class Finding(NamedTuple):

@@ -153,7 +153,7 @@ def lockstep(models: tuple[Any, Any], loss_funcs: tuple[Callable, Callable], opt
 
     Shapes: batches (`xb`, `yb`); tensors of any shape. They agree if no entry is off by more than
     `atol` plus `rtol` times the largest; by default half of the dtype's digits agree: `rtol` is the
-    root of its `eps`, `atol` a hundred `eps`. Raises `ValueError` when `batches` gives none.
+    root of its `eps`, `atol` a hundred of them. Raises `ValueError` when `batches` gives none.
     """
     def compare(step, ours, theirs):
         for kind in ours:
