@@ -46,12 +46,10 @@ from textwrap import shorten
 
 def _reached(run: Run) -> set[Tensor]:
     "The parameters that the loss on some batch depends on."
-    found, todo = set(), [run.loss(batch).grad_fn for batch in run.batches]
+    found, todo = set(), {run.loss(batch).grad_fn for batch in run.batches} - {None}
     while todo:
-        node = todo.pop()
-        if node is None or node in found: continue
-        found.add(node)
-        todo += [parent for parent, _ in node.next_functions]
+        found |= todo
+        todo = {parent for node in todo for parent, _ in node.next_functions} - found - {None}
     leaves = {getattr(node, "variable", None) for node in found}
     return {p for p in leaves if isinstance(p, torch.nn.Parameter)}
 
@@ -151,15 +149,11 @@ def _unscaled(run: Run) -> str | None:
 def _least(loss: Callable[[Tensor], Tensor], scores: Tensor) -> float:
     "How low `loss(scores)` gets if the scores may become anything, from where they are."
     scores = scores.detach().clone().requires_grad_()
-    opt = torch.optim.LBFGS([scores], max_iter=60, line_search_fn="strong_wolfe")
-
-    def closure():
-        scores.grad = None
-        value = loss(scores)
-        value.backward()
-        return value
-
-    opt.step(closure)
+    opt = torch.optim.Rprop([scores], lr=0.1)
+    for _ in range(100):
+        opt.zero_grad()
+        loss(scores).backward()
+        opt.step()
     return loss(scores).item()
 
 # %% ../nbs/17_diagnosis.ipynb #f5884773
@@ -212,8 +206,6 @@ from torch.nn.functional import one_hot
 
 from .training import loss_batch
 
-_CHANCE = 4                       # standard deviations: once in 30,000 times by chance
-
 def _learned(run: Run) -> float:
     "Trained on half of the batches: how far above chance the model fits the targets of the others."
     half, opt = len(run.batches)//2, torch.optim.Adam(run.model.parameters(), 3e-3)
@@ -236,7 +228,7 @@ def _shuffled(run: Run) -> str | None:
     x, y = (x - x.mean(0))/x.std(0).clamp(min=1e-8), y - y.mean(0)
     alike = (x @ x.T).fill_diagonal_(0)
     z = _above_chance(lambda order: (alike @ y[order] * y[order]).sum(), len(y))
-    if z < _CHANCE and not (learned := _learned(run)) >= _CHANCE:
+    if z < 4 and not (learned := _learned(run)) >= 4:      # by chance once in 30,000 times
         return (f"similar inputs have similar targets {z:.1f} standard deviations more than by "
                 f"chance; what the model learns of half of them helps with the rest {learned:.1f}")
 
