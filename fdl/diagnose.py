@@ -6,12 +6,15 @@
 __all__ = ['TESTS', 'Run', 'Finding', 'Diagnosis', 'diagnose']
 
 # %% ../nbs/17_diagnosis.ipynb #cdf947b0
+import math
 import torch
 from torch import Tensor
 
 # %% ../nbs/17_diagnosis.ipynb #cdf947bc
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from .lockstep import hooked, rewound, tensors_in, undone
 
 class Run(NamedTuple):
     """What a test gets: the parts of a run, and a few of its batches.
@@ -28,106 +31,108 @@ class Run(NamedTuple):
         "The loss of the model on a batch."
         return self.loss_func(self.model(batch[0]), batch[1])
 
+    def preds(self, xb: Tensor) -> Tensor:
+        "What the model says, without a graph, and with the same random numbers each time."
+        with rewound(), torch.no_grad():
+            torch.manual_seed(0)
+            return self.model(xb)
+
     def train(self, batch: tuple) -> None:
         "One step of the run's own loop."
         self.step(self.model, self.loss_func, *batch, self.opt)
 
 # %% ../nbs/17_diagnosis.ipynb #eb6a0ddf
-from .lockstep import hooked, tensors_in, undone, rewound
+from textwrap import shorten
 
 def _reached(run: Run) -> set[Tensor]:
     "The parameters that the loss on some batch depends on."
-    found, todo = set(), [run.loss(batch).grad_fn for batch in run.batches]
+    found, todo = set(), {run.loss(batch).grad_fn for batch in run.batches} - {None}
     while todo:
-        node = todo.pop()
-        if node is None or node in found: continue
-        found.add(node)
-        todo += [parent for parent, _ in node.next_functions]
+        found |= todo
+        todo = {parent for node in todo for parent, _ in node.next_functions} - found - {None}
     leaves = {getattr(node, "variable", None) for node in found}
     return {p for p in leaves if isinstance(p, torch.nn.Parameter)}
 
+def _held(run: Run) -> set[Tensor]: return {p for g in run.opt.param_groups for p in g["params"]}
+
 def _names(run: Run, params: set[Tensor]) -> str:
-    "The first four names of `params`."
     names = {p: name for name, p in run.model.named_parameters()}
     found = sorted(names.get(p, "one that the model does not list") for p in params)
-    return ", ".join(found[:4]) + ", ..."*(len(found) > 4)
+    return shorten(", ".join(found), 70, placeholder=" ...")
 
 # %% ../nbs/17_diagnosis.ipynb #1f2cd3f1
 def _not_held(run: Run) -> str | None:
     "Does the optimizer hold what the loss depends on?"
-    reached = _reached(run)
-    lost = reached - {p for group in run.opt.param_groups for p in group["params"]}
-    if lost: return (f"the loss depends on {len(reached)} parameters, and the optimizer does not "
-                     f"hold {len(lost)} of them: {_names(run, lost)}")
+    if lost := _reached(run) - _held(run):
+        return f"the loss depends on, and the optimizer does not hold: {_names(run, lost)}"
 
 def _detached(run: Run) -> str | None:
     "Does the loss depend on each parameter that is to be trained?"
-    reached, params = _reached(run), {p for p in run.model.parameters() if p.requires_grad}
-    if not reached: return "the loss depends on no parameter"
-    if lost := params - reached: return f"no gradient comes from the loss to {_names(run, lost)}"
+    lost = {p for p in run.model.parameters() if p.requires_grad} - _reached(run)
+    if lost: return f"no gradient comes from the loss to {_names(run, lost)}"
+    if not run.loss(run.batches[0]).requires_grad: return "the loss depends on no parameter"
 
 # %% ../nbs/17_diagnosis.ipynb #9c65d127
-def _finite(x: Any) -> bool: return all(t.isfinite().all() for t in tensors_in(x))
-
 def _not_finite(run: Run) -> str | None:
-    "What is the first thing that is not finite, before any update?"
+    "Before any update: is a loss or a gradient not finite, and what is the first such thing?"
+    def finite(x): return all(t.isfinite().all() for t in tensors_in(x))
+
     for i, batch in enumerate(run.batches, 1):
-        if not _finite(batch): return f"batch {i} of the data has numbers that are not finite"
-        bad = []
-
-        def see(name, module, output):
-            if not _finite(output): bad.append(name or "the model")
-
-        with hooked(run.model, see): loss = run.loss(batch)
-        if not _finite(loss): return (f"batch {i}: the loss is {loss:.3g}; the first part with an "
-                                      f"output that is not finite is {[*bad, 'the loss'][0]}")
+        made = [("the data", batch)]
+        with hooked(run.model, lambda name, _, out: made.append((name or "the model", out))):
+            loss = run.loss(batch)
         loss.backward()
-        if lost := {p for p in run.model.parameters() if not _finite(p.grad)}:
-            return f"batch {i}: the loss is {loss:.3g}, the gradient not of {_names(run, lost)}"
+        grads = [(f"the gradient of {name}", p.grad) for name, p in run.model.named_parameters()]
+        if finite([loss, [grad for _, grad in grads]]): continue
+        first = next(name for name, x in [*made, ("the loss", loss), *grads[::-1]] if not finite(x))
+        return f"batch {i}: the loss is {loss:.3g}; the first thing that is not finite is {first}"
 
 # %% ../nbs/17_diagnosis.ipynb #ebea5d30
-def _not_zeroed(run: Run) -> str | None:
-    "In a step on 0 times the loss, does the optimizer see a gradient?"
-    stale, step = [], run.opt.step
+def _seen(run: Run) -> list[set[Tensor]]:
+    "Train on each batch: at each update, the parameters of which the optimizer sees a gradient."
+    seen, step = [], run.opt.step
 
     def spy(*args, **kwargs):
-        params = [p for p in run.model.parameters() if p.grad is not None]
-        stale.append({p for p in params if p.grad.norm() > 0})
+        seen.append({p for p in _held(run) if p.grad is not None and p.grad.norm() > 0})
         return step(*args, **kwargs)
 
     run.opt.step = spy
-    run.train(run.batches[0])
-    run._replace(loss_func=lambda *args: 0*run.loss_func(*args)).train(run.batches[0])
-    if len(stale) == 2 and stale[1]:                     # else it collects gradients on purpose
-        return ("in a step on 0 times the loss, a gradient of the step before is left in "
-                + _names(run, stale[1]))
+    for batch in run.batches: run.train(batch)
+    run.opt.step = step
+    return seen
 
 def _no_update(run: Run) -> str | None:
-    "Does any parameter move, even with a learning rate of 1?"
-    before = {p: p.detach().clone() for p in _reached(run)}
-    for group in run.opt.param_groups: group["lr"] = 1.
-    for batch in run.batches: run.train(batch)
-    if all(torch.equal(p, old) for p, old in before.items()):
-        return f"{len(run.batches)} steps with a learning rate of 1 move no parameter"
+    "Does the optimizer see any gradient?"
+    seen = _seen(run)
+    if not any(seen): return (f"in {len(run.batches)} steps the optimizer makes {len(seen)} "
+                              "updates, and sees no gradient")
+
+def _not_zeroed(run: Run) -> str | None:
+    "In a step on 0 times the loss, does the optimizer see a gradient?"
+    one = run._replace(batches=run.batches[:1])
+    updates = len(_seen(one))
+    stale = _seen(one._replace(loss_func=lambda *args: 0*run.loss_func(*args)))
+    if updates == len(stale) == 1 and stale[0]:          # else it collects gradients on purpose
+        return f"in a step on 0 times the loss, a gradient is left in {_names(run, stale[0])}"
 
 # %% ../nbs/17_diagnosis.ipynb #851b656b
 def _wrong_mode(run: Run) -> str | None:
     "Does a part train in evaluation mode, and does that make a difference?"
-    resting, outputs = {}, []
+    resting, preds = {}, []
 
     def see(name, module, output):
         frozen = {p.requires_grad for p in module.parameters()} == {False}        # on purpose
         rests = torch.is_grad_enabled() and not module.training and not frozen
-        if rests: resting[name or "the model"] = module
+        if rests: resting[module] = name or "the model"
 
     with hooked(run.model, see):
         for _ in range(2): run.train(run.batches[0])
     for mode in (True, False):
-        for module in resting.values(): module.training = mode
-        with rewound(), torch.no_grad(): outputs.append(run.model(run.batches[0][0]))
-    gap = (outputs[0] - outputs[1]).norm()/outputs[0].norm()
-    if gap > 1e-4: return (f"in evaluation mode: {', '.join([*resting][:4])}; in training mode the "
-                           f"outputs differ by {gap:.2g} of their size")
+        for module in resting: module.training = mode
+        preds.append(run.preds(run.batches[0][0]))
+    if not torch.allclose(*preds, equal_nan=True):
+        names = shorten(", ".join(resting.values()), 70, placeholder=" ...")
+        return f"in evaluation mode, which changes the outputs: {names}"
 
 # %% ../nbs/17_diagnosis.ipynb #44932bd4
 def _unscaled(run: Run) -> str | None:
@@ -135,11 +140,7 @@ def _unscaled(run: Run) -> str | None:
     x = torch.cat([xb for xb, _ in run.batches])
     size = x.float().square().mean().sqrt()
     if 0.01 < size < 10 or not x.is_floating_point() or len(x) < 2: return
-
-    def spread(x):
-        with rewound(), torch.no_grad(): return run.model(x).std(0).mean()
-
-    now, scaled = spread(x), spread((x - x.mean())/x.std())
+    now, scaled = (run.preds(z).std(0).mean() for z in (x, (x - x.mean())/x.std()))
     if not 0.01 < now < 1 and not 1/3 < now/scaled < 3:
         return (f"the inputs are of size {size:.2g}, and the outputs spread by {now:.2g}; "
                 f"of inputs of size 1 they would by {scaled:.2g}")
@@ -148,15 +149,11 @@ def _unscaled(run: Run) -> str | None:
 def _least(loss: Callable[[Tensor], Tensor], scores: Tensor) -> float:
     "How low `loss(scores)` gets if the scores may become anything, from where they are."
     scores = scores.detach().clone().requires_grad_()
-    opt = torch.optim.LBFGS([scores], max_iter=60, line_search_fn="strong_wolfe")
-
-    def closure():
+    opt = torch.optim.Rprop([scores], lr=0.1)
+    for _ in range(100):
         opt.zero_grad()
-        value = loss(scores)
-        value.backward()
-        return value
-
-    opt.step(closure)
+        loss(scores).backward()
+        opt.step()
     return loss(scores).item()
 
 # %% ../nbs/17_diagnosis.ipynb #f5884773
@@ -178,12 +175,10 @@ def _squashed(run: Run) -> str | None:
         free = _least(lambda scores: run.loss_func(scores, y), preds)
         kept = _least(behind, own) if isinstance(own, Tensor) else free
     except RuntimeError: return                        # a loss of probabilities takes nothing else
-    if free < -1e-3: return                            # nor does one of their logarithms
-    if free > 0.2*blank and wild < blank + 1:
-        return f"whatever the scores, the loss stays between about {free:.3g} and {wild:.3g}"
-    if kept - free > 0.2*(first - free):
-        return (f"what stands behind the last layer keeps {(kept - free)/(first - free):.0%} of "
-                f"the loss up: whatever that layer says, it falls from {first:.3g} to {kept:.3g}")
+    within = free > 0.2*blank and wild < blank + 1
+    if free > -1e-3 and (within or kept - free > 0.2*(first - free)):    # < 0: of logarithms
+        return (f"whatever the last layer says, the loss falls from {first:.3g} to {kept:.3g}, "
+                "and no further")
 
 # %% ../nbs/17_diagnosis.ipynb #a56c8c71
 def _dead(run: Run) -> str | None:
@@ -211,63 +206,52 @@ from torch.nn.functional import one_hot
 
 from .training import loss_batch
 
-_CHANCE = 4                       # standard deviations: once in 30,000 times by chance
-
-def _learned(run: Run, steps: int = 100) -> float:
+def _learned(run: Run) -> float:
     "Trained on half of the batches: how far above chance the model fits the targets of the others."
     half, opt = len(run.batches)//2, torch.optim.Adam(run.model.parameters(), 3e-3)
-    for batch in islice(cycle(run.batches[:half]), steps):
+    for batch in islice(cycle(run.batches[:half]), 100):
         loss_batch(run.model, run.loss_func, *batch, opt)
-    with torch.no_grad():
-        rest = [(run.model.eval()(xb), yb) for xb, yb in run.batches[half:]]
-        preds, y = map(torch.cat, zip(*rest))
-        return _above_chance(lambda order: -run.loss_func(preds, y[order.to(y.device)]), len(y))
+    run.model.eval()
+    xs, ys = zip(*run.batches[half:])
+    preds, y = torch.cat([run.preds(xb) for xb in xs]), torch.cat(ys)
+    return _above_chance(lambda order: -run.loss_func(preds, y[order.to(y.device)]), len(y))
 
 def _shuffled(run: Run) -> str | None:
     "Do similar inputs have similar targets, or can the model learn something of other rows?"
+    def hot(t): return one_hot(t.unique(return_inverse=True)[1])
+
     x, y = (torch.cat(part)[:512].cpu() for part in zip(*run.batches))
     if len(x) < 100 or len(run.batches) < 2: return
-    rows = x.reshape(len(x), -1)
-    if not x.is_floating_point(): rows = one_hot(rows.unique(return_inverse=True)[1]).sum(1)
-    if not y.is_floating_point(): y = one_hot(y.unique(return_inverse=True)[1])
-    rows, y = rows.double(), y.reshape(len(y), -1).double()
-    rows, y = (rows - rows.mean(0))/rows.std(0).clamp(min=1e-8), y - y.mean(0)
-    alike = (rows @ rows.T).fill_diagonal_(0)
+    if not x.is_floating_point(): x = hot(x.reshape(len(x), -1)).sum(1)
+    if not y.is_floating_point(): y = hot(y)
+    x, y = (t.reshape(len(t), -1).double() for t in (x, y))
+    x, y = (x - x.mean(0))/x.std(0).clamp(min=1e-8), y - y.mean(0)
+    alike = (x @ x.T).fill_diagonal_(0)
     z = _above_chance(lambda order: (alike @ y[order] * y[order]).sum(), len(y))
-    if z < _CHANCE and not (learned := _learned(run)) >= _CHANCE:
+    if z < 4 and not (learned := _learned(run)) >= 4:      # by chance once in 30,000 times
         return (f"similar inputs have similar targets {z:.1f} standard deviations more than by "
                 f"chance; what the model learns of half of them helps with the rest {learned:.1f}")
 
 # %% ../nbs/17_diagnosis.ipynb #091bf80d
-import math
-
-def _trial(run: Run, lr: float | None = None, steps: int = 20) -> tuple[float, float]:
-    "The mean loss over the batches before and after some steps, with `lr` if it is given."
-    def level():
-        with rewound(), torch.no_grad():
-            torch.manual_seed(0)
-            losses = torch.stack([run.loss(batch) for batch in run.batches])
-        return losses.mean().nan_to_num(math.inf, math.inf).item()
-
+def _trial(run: Run, lr: float | None = None) -> float:
+    "The mean loss over the batches after 20 steps, with `lr` if it is given."
     with undone(run.model, run.opt):
         for group in run.opt.param_groups: group["lr"] = group["lr"] if lr is None else lr
-        start = level()
-        for batch in islice(cycle(run.batches), steps): run.train(batch)
-        return start, level()
+        for batch in islice(cycle(run.batches), 20): run.train(batch)
+        losses = torch.stack([run.loss_func(run.preds(xb), yb) for xb, yb in run.batches])
+        return losses.mean().nan_to_num(math.inf, math.inf).item()
 
 # %% ../nbs/17_diagnosis.ipynb #091bf80e
-_RATES = [10**k for k in range(-6, 3)]
-
 def _wrong_lr(run: Run) -> str | None:
-    "Does the loss not fall, and with quite another learning rate it does?"
-    lr, (start, end) = max(group["lr"] for group in run.opt.param_groups), _trial(run)
-    if abs(end - start) <= 1e-4*start: word, rates, goal = "low", [1000*lr, math.inf], 0.98*start
-    elif end >= 0.8*start: word, rates, goal = "high", [0, lr/10], min(start, 0.7*end)
+    "Does the loss stand still or rise, and with quite another learning rate it falls?"
+    lr, rates = max(group["lr"] for group in run.opt.param_groups), [10**k for k in range(-5, 2)]
+    start, end = _trial(run, 0), _trial(run)
+    if abs(end - start) < 1e-4*start: word, rates = "low", [rate for rate in rates if rate >= 10*lr]
+    elif end > start: word, rates = "high", [rate for rate in rates if rate <= lr/10]
     else: return
-    trials = [(_trial(run, rate)[1], rate) for rate in _RATES if rates[0] <= rate <= rates[1]]
-    best, rate = min(trials, default=(math.inf, 0))
-    if best < goal: return (f"too {word}: 20 steps take the loss from {start:.3g} to {end:.3g} "
-                            f"with a learning rate of {lr:.2g}, to {best:.3g} with {rate:.2g}")
+    best, rate = min(((_trial(run, rate), rate) for rate in rates), default=(math.inf, 0))
+    if best < 0.9*end: return (f"too {word}: 20 steps take the loss from {start:.3g} to {end:.3g} "
+                               f"with a learning rate of {lr:.2g}, to {best:.3g} with {rate:.2g}")
 
 # %% ../nbs/17_diagnosis.ipynb #f623dc35
 class Finding(NamedTuple):
@@ -320,7 +304,6 @@ def diagnose(model: Any, loss_func: Callable, opt: Any, dl: Iterable, *,
             except Exception as error:
                 warnings.warn(f"{cause!r} could not be tested: {error!r}")
                 continue
-            if evidence is None: continue
-            found.append(Finding(cause, evidence))
-            if cause in ("detached part", "nan"): break                     # nothing can train
+            if evidence: found.append(Finding(cause, evidence))
+            if evidence and cause in ("detached part", "nan"): break        # nothing can train
     return found

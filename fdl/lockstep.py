@@ -6,9 +6,12 @@
 __all__ = ['hooked', 'tensors_in', 'Parting', 'rewound', 'lockstep', 'undone']
 
 # %% ../nbs/16_debugging.ipynb #c4b2cff1
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 # %% ../nbs/16_debugging.ipynb #b19b2961
 @contextmanager
@@ -25,8 +28,6 @@ def hooked(model: Any, hook: Callable[[str, Any, Any], Any]) -> Iterator[None]:
         for handle in handles: handle.remove()
 
 # %% ../nbs/16_debugging.ipynb #0594c9d6
-from torch import Tensor
-
 def tensors_in(x: Any) -> list[Tensor]:
     """The tensors in `x`, in order.
 
@@ -37,87 +38,66 @@ def tensors_in(x: Any) -> list[Tensor]:
     return [t for part in x for t in tensors_in(part)] if isinstance(x, (list, tuple)) else []
 
 # %% ../nbs/16_debugging.ipynb #f2acb918
-from collections.abc import Iterable
+def _copies(named: Iterable[tuple[str, Tensor | None]]) -> dict[str, Tensor | None]:
+    return {name: None if t is None else t.detach().to("cpu", copy=True) for name, t in named}
 
-import torch
-
-_Made = dict[tuple[str, str], Tensor | None]      # every tensor of a step: (kind, name) -> a copy
-
-def _copies(kind: str, named: Iterable[tuple[str, Tensor | None]]) -> _Made:
-    return {(kind, name): None if t is None else t.detach().to("cpu", copy=True)
-            for name, t in named}
-
-def _held(model: Any, opt: Any) -> _Made:
-    "What lasts from step to step: the state of the optimizer, parameters, buffers."
+def _held(model: Any, opt: Any) -> dict[str, dict]:
+    "What lasts from step to step, by kind and name."
     state = [(f"{name}.{key}", torch.as_tensor(value)) for name, p in model.named_parameters()
              for key, value in sorted(opt.state.get(p, {}).items()) if value is not None]
-    return (_copies("optimizer state", state) | _copies("parameter", model.named_parameters())
-            | _copies("buffer", model.named_buffers()))
+    return {"optimizer state": _copies(state), "parameter": _copies(model.named_parameters()),
+            "buffer": _copies(model.named_buffers())}
 
 # %% ../nbs/16_debugging.ipynb #a14368c4
 from collections import Counter
 
-def _step(model: Any, loss_func: Callable, opt: Any, xb: Any, yb: Any, watched: set[str]) -> _Made:
-    "One training step: every tensor that it makes, in the order in which they are made."
-    made, calls = {}, Counter()
+from .core import to_device
+
+def _step(model: Any, loss_func: Callable, opt: Any, batch: tuple, everything: bool) -> dict:
+    "One training step: each tensor that it makes, by kind and name, in the order of making."
+    seen, calls = {}, Counter()
 
     def see(name, module, output):
-        for t in tensors_in(output) if name in watched else ():
+        if not (everything or name == "" or [*module.parameters(recurse=False)]): return
+        for t in tensors_in(output):
             calls[name] += 1
             label = f"{name or 'output'} #{calls[name]}".removesuffix(" #1")
-            made.update(_copies("activation", [(label, t)]))
+            seen.update(_copies([(label, t)]))
 
-    with hooked(model, see): preds = model(xb)
-    place = {name: i for i, (_, name) in enumerate(made)}
-    made |= _copies("buffer", model.named_buffers())
-    loss = loss_func(preds, yb)
+    xb, yb = to_device(batch, next(model.parameters()).device)
+    with hooked(model, see): loss = loss_func(model(xb), yb)
     opt.zero_grad()
     loss.backward()
-    grads = [(name, p.grad) for name, p in model.named_parameters()]
-    grads.sort(key=lambda item: -place.get(item[0].rpartition(".")[0], -1))     # the last first
-    made |= _copies("loss", [("", loss)]) | _copies("gradient", grads)
+    place = {name: i for i, name in enumerate(calls)}
+    params = sorted(model.named_parameters(),                              # the last layer first
+                    key=lambda named: -place.get(named[0].rpartition(".")[0], -1))
+    made = {"activation": seen, "buffer": {}, "loss": _copies([("value", loss)]),
+            "gradient": _copies((name, p.grad) for name, p in params)}
     opt.step()
-    return made | _held(model, opt)
-
-# %% ../nbs/16_debugging.ipynb #b82984e9
-from itertools import zip_longest
-
-def _pairs(ours: _Made, theirs: _Made) -> Iterator[tuple[str, str | None, str | None]]:
-    "What to compare with what: (kind, name in the first, name in the second)."
-    for kind in dict.fromkeys(kind for kind, _ in [*ours, *theirs]):
-        a, b = ([name for k, name in made if k == kind] for made in (ours, theirs))
-        by_name = set(a) <= set(b) or set(b) <= set(a)
-        pairs = zip(*2*[dict.fromkeys(a + b)]) if by_name else zip_longest(a, b)
-        for one, other in pairs: yield kind, one, other
+    return made | _held(model, opt)                  # buffers stay where they are, filled now
 
 # %% ../nbs/16_debugging.ipynb #645cf923
 import math
-
-_RTOL = {torch.float64: 1e-7, torch.float32: 1.3e-6,          # those of torch.testing.assert_close
-         torch.float16: 1e-3, torch.bfloat16: 1.6e-2}
 
 def _gap(a: Tensor | None, b: Tensor | None, rtol: float | None,
          atol: float | None) -> tuple[float, str] | None:
     "How far `b` is from `a`, and the same in words; None where they agree."
     if a is None and b is None: return None
-    if a is None or b is None:
-        return math.inf, f"only the {'second' if a is None else 'first'} model has it"
-    if a.shape != b.shape or a.ndim and a.dtype != b.dtype:    # a count may be int or float
-        one, other = (f"{t.dtype} of shape {tuple(t.shape)}" for t in (a, b))
+    if a is None or b is None or a.shape != b.shape or a.ndim and a.dtype != b.dtype:
+        one, other = ("missing" if t is None else f"{t.dtype} of shape {tuple(t.shape)}"
+                      for t in (a, b))
         return math.inf, f"it is {one} in the first model, {other} in the second"
-    if rtol is None: rtol = _RTOL.get(a.dtype, 0)
-    if atol is None: atol = 100*torch.finfo(a.dtype).eps if a.is_floating_point() else 0
+    eps = torch.finfo(a.dtype).eps if a.is_floating_point() else 0
+    rtol, atol = eps**0.5 if rtol is None else rtol, 100*eps if atol is None else atol
     a, b = a.double(), b.double()
     same = (a == b) | (a.isnan() & b.isnan())
     gap = (b - a).abs().nan_to_num(nan=math.inf).masked_fill(same, 0)
     if same.all() or gap.max() <= atol + rtol*a.nan_to_num(0, 0, 0).abs().max(): return None
-    place = tuple(i.item() for i in torch.unravel_index(gap.argmax(), gap.shape))
+    place = tuple(map(int, torch.unravel_index(gap.argmax(), gap.shape)))
     return gap.max().item(), (f"by at most {gap.max():.3g} at {place}, where it is {a[place]:.6g} "
                               f"in the first model, {b[place]:.6g} in the second")
 
 # %% ../nbs/16_debugging.ipynb #95d80609
-from typing import NamedTuple
-
 class Parting(NamedTuple):
     """Where two runs part first: the step (0: before the first), the kind and name of the tensor.
 
@@ -133,9 +113,8 @@ class Parting(NamedTuple):
     words: str
 
     def __str__(self) -> str:
-        other = f" ({self.other} in the second model)" if self.other != self.name else ""
-        what = f"{self.kind} {self.name}".rstrip() + other
-        return f"step {self.step}: {what} is the first to differ: {self.words}"
+        name = self.name + f" ({self.other} in the second model)"*(self.other != self.name)
+        return f"step {self.step}: {self.kind} {name} is the first to differ: {self.words}"
 
 # %% ../nbs/16_debugging.ipynb #7c1e04d2
 import random
@@ -150,7 +129,7 @@ def rewound() -> Iterator[None]:
     Those of Python, NumPy and torch, on the CPU and on every accelerator. Shapes: none.
     """
     python, numpy = random.getstate(), np.random.get_state()
-    kind = accelerator.current_accelerator().type if accelerator.is_available() else "cpu"
+    kind = getattr(accelerator.current_accelerator(), "type", "cpu")
     try:
         with torch.random.fork_rng(range(accelerator.device_count()), device_type=kind): yield
     finally:
@@ -158,7 +137,7 @@ def rewound() -> Iterator[None]:
         np.random.set_state(numpy)
 
 # %% ../nbs/16_debugging.ipynb #e8836f3b
-from .core import to_device
+from itertools import zip_longest
 
 def lockstep(models: tuple[Any, Any], loss_funcs: tuple[Callable, Callable], opts: tuple[Any, Any],
              batches: Iterable, *, rtol: float | None = None,
@@ -173,32 +152,30 @@ def lockstep(models: tuple[Any, Any], loss_funcs: tuple[Callable, Callable], opt
     On a GPU, torch's dropout makes another mask of the same numbers than fdl's: use one of them.
 
     Shapes: batches (`xb`, `yb`); tensors of any shape. They agree if no entry is off by more than
-    `atol` plus `rtol` times the largest; by default `rtol` is that of `torch.testing.assert_close`
-    for the dtype, `atol` a hundred roundings. Raises `ValueError` when `batches` gives none.
+    `atol` plus `rtol` times the largest; by default half of the dtype's digits agree: `rtol` is the
+    root of its `eps`, `atol` a hundred of them. Raises `ValueError` when `batches` gives none.
     """
-    modules = [dict(model.named_modules()) for model in models]
-    same = [*modules[0]] == [*modules[1]]
-    watched = [{name for name, module in named.items()
-                if same or not name or [*module.parameters(recurse=False)]} for named in modules]
-
-    def train(i, batch):
-        batch = to_device(batch, next(models[i].parameters()).device)
-        return _step(models[i], loss_funcs[i], opts[i], *batch, watched[i])
-
     def compare(step, ours, theirs):
-        for kind, name, other in _pairs(ours, theirs):
-            gap = _gap(ours.get((kind, name)), theirs.get((kind, other)), rtol, atol)
-            if gap: return Parting(step, kind, name or other, other or name, *gap)
+        for kind in ours:
+            a, b = ours[kind], theirs[kind]
+            by_name = a.keys() <= b.keys() or b.keys() <= a.keys()
+            for name, other in [(key, key) for key in a | b] if by_name else zip_longest(a, b):
+                gap = _gap(a.get(name), b.get(other), rtol, atol)
+                if gap: return Parting(step, kind, name or other, other or name, *gap)
 
+    first, second = zip(models, loss_funcs, opts)
+    names = [[name for name, _ in model.named_modules()] for model in models]
     step, parting = 0, compare(0, *map(_held, models, opts))
     for step, batch in enumerate(batches, 1):
         if parting: break
-        with rewound(): ours = train(0, batch)
-        parting = compare(step, ours, train(1, batch))
+        with rewound(): ours = _step(*first, batch, names[0] == names[1])
+        parting = compare(step, ours, _step(*second, batch, names[0] == names[1]))
     if step: return parting
     raise ValueError("batches gave no batches: it is empty, or an iterator that is used up")
 
 # %% ../nbs/16_debugging.ipynb #6bb1ec87
+import copy
+
 @contextmanager
 def undone(model: Any, opt: Any) -> Iterator[None]:
     """Inside, train as you like; afterwards model, optimizer and random generators are as before.
@@ -210,7 +187,7 @@ def undone(model: Any, opt: Any) -> Iterator[None]:
     before = [(owner, dict(owner)) for owner in owners]
     leaves = {t for t in tensors_in(owners) if t.is_leaf}
     values = [(t, t.detach().clone(), t.grad) for t in leaves]
-    for t, _, grad in values: t.grad = None if grad is None else grad.clone()
+    for t, _, grad in values: t.grad = copy.deepcopy(grad)
     try:
         with rewound(): yield
     finally:

@@ -175,7 +175,7 @@ def evidence(run: dict) -> str: return diagnose(**run)[0].evidence
 def test_the_evidence_names_the_place():
     run = small()
     run["model"][2] = torch.nn.Linear(16, 3)
-    assert "does not hold 2 of them: 2.bias, 2.weight" in evidence(run)
+    assert evidence(run).endswith("does not hold: 2.bias, 2.weight")
     run = small()
     run["model"][1].forward = lambda x: x.relu().detach()
     assert evidence(run).endswith("to 0.bias, 0.weight")
@@ -184,12 +184,12 @@ def test_the_evidence_names_the_place():
     assert evidence(run).endswith("left in 0.bias, 2.bias, 2.weight")
     x = torch.randn(256, 6)
     x[70, 2] = math.nan
-    assert evidence(small(x=x)) == "batch 3 of the data has numbers that are not finite"
+    assert evidence(small(x=x)) == "batch 3: the loss is nan; the first thing that is not finite is the data"
     assert evidence(small([fdl.nn.Lambda(torch.log)])).endswith("is 3")
     assert evidence(small(loss=lambda p, t: (p.sum()*0).log())).endswith("is the loss")
     run = small([torch.nn.Dropout(0.5)])
     run["model"][3].eval()
-    assert evidence(run).startswith("in evaluation mode: 3; ")
+    assert evidence(run).endswith("the outputs: 3")
 
 
 def test_frozen_on_purpose_is_no_fault():
@@ -275,7 +275,7 @@ def test_a_loss_of_no_parameter():
 
 def test_a_gradient_that_is_nan():
     said = ask("nan", small([fdl.nn.Lambda(lambda x: ((x*0)**2).sqrt())]))
-    assert said.startswith("batch 1: the loss is 1.1, the gradient not of 0.bias, 0.weight, 2.bias")
+    assert said == "batch 1: the loss is 1.1; the first thing that is not finite is the gradient of 2.bias"
     assert ask("nan", small()) is None
 
 
