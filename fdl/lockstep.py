@@ -183,7 +183,7 @@ def undone(model: Any, opt: Any) -> Iterator[None]:
     Shapes: parameters, buffers, gradients and states of any shape.
     """
     owners = [vars(opt), opt.state, *opt.state.values(), *opt.param_groups]
-    for module in model.modules(): owners += [vars(module), module._buffers]
+    for module in model.modules(): owners += [vars(module), vars(module).get("_buffers", {})]
     before = [(owner, dict(owner)) for owner in owners]
     leaves = {t for t in tensors_in(owners) if t.is_leaf}
     values = [(t, t.detach().clone(), t.grad) for t in leaves]
