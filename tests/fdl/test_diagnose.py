@@ -321,3 +321,102 @@ def test_labels_of_words():
 def test_learning_rates(lr, word):
     said = ask("learning rate", small([torch.nn.Dropout(0.1)], lr=lr))
     assert said is None if not word else said.startswith(f"{word}: 20 steps take the loss from ")
+
+
+def one_weight(loss, lr=0., tail=(), w=1.) -> dict:
+    "A model that answers with its only weight, to any input."
+    model = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False), *tail)
+    torch.nn.init.constant_(model[0].weight, w)
+    return dict(model=model, loss_func=loss, opt=torch.optim.SGD(model.parameters(), lr=lr), dl=[(torch.ones(8, 1), torch.ones(8, 1))]*2)
+
+
+@pytest.mark.parametrize("lr, word", [(2e-6, "too low"), (3e-6, None), (1.99, None), (2.01, "too high")])
+def test_still_falling_and_rising(lr, word):
+    "20 steps change w**2/2 by the factor (1 - lr)**40."
+    said = ask("learning rate", one_weight(lambda p, t: p.square().mean()/2, lr))
+    assert said is None if word is None else said.startswith(word)
+
+
+@pytest.mark.parametrize("k, rate", [(1e6, None), (1e5, "1e-05"), (1e2, "0.01"), (1., "1"), (0.1, "10"), (0.01, "10")])
+def test_the_rates_that_are_tried(k, rate):
+    "The best for k*w**2/2 is 1/k."
+    said = ask("learning rate", one_weight(lambda p, t: k*p.square().mean()/2, 1e-13))
+    assert said is None if rate is None else said.endswith(f" with {rate}")
+
+
+@pytest.mark.parametrize("floor, found", [(4., True), (5., False)])
+def test_a_rate_must_take_a_tenth_off_the_loss(floor, found):
+    assert (ask("learning rate", one_weight(lambda p, t: floor + p.square().mean()/2, 1e-9)) is not None) is found
+
+
+@pytest.mark.parametrize("floor, height, found", [(0.15, 0.85, False), (0.25, 0.75, True), (0.5, 0.9, True), (0.5, 1.1, False)])
+def test_a_loss_that_nothing_brings_down(floor, height, found):
+    "Between `floor` at the target and `floor + 2*height` far away."
+    def loss(p, t): return floor + 2*height*(q := (p - t).square().mean())/(1 + q)
+    assert (ask("squashed scores", one_weight(loss)) is not None) is found
+
+
+@pytest.mark.parametrize("most, found", [(0.6, False), (0.5, True)])
+def test_an_end_that_keeps_a_fifth_of_the_loss(most, found):
+    run = one_weight(F.mse_loss, tail=[fdl.nn.Lambda(lambda x: x.clamp(max=most))], w=0.)
+    assert (ask("squashed scores", run) is not None) is found
+
+
+@pytest.mark.parametrize("size, times, found", [(9., 1., False), (11., 1., True), (0.011, 0.1, False), (0.009, 0.1, True),
+                                                (20., 0.04, False), (20., 0.06, True), (0.005, 2.2, False), (0.005, 1.8, True)])
+def test_sizes_of_inputs_and_outputs(size, times, found):
+    x = torch.randn(256, 6, generator=torch.Generator().manual_seed(0))
+    run = small(x=size*(x - x.mean())/x.std()) | dict(model=fdl.nn.Lambda(lambda x: times*x))
+    assert (ask("inputs not scaled", run) is not None) is found
+
+
+@pytest.mark.parametrize("spread, ratio, found", [(1.5, 2.9, False), (1.5, 3.1, True), (0.012, 0.36, False), (0.012, 0.3, True)])
+def test_answers_that_change_when_inputs_are_mended(spread, ratio, found):
+    run = small(x=100*torch.randn(256, 6)) | dict(model=fdl.nn.Lambda(lambda x: x/x.std()*spread*(ratio if x.std() > 10 else 1)))
+    assert (ask("inputs not scaled", run) is not None) is found
+
+
+def test_what_is_not_finite_may_be_meant():
+    "A mask of minus infinities, and labels that the loss leaves out."
+    class Masked(torch.nn.Module):
+        def forward(self, x): return x.masked_fill(torch.tensor([False, False, True]), -math.inf)
+    run = small([Masked(), torch.nn.Softmax(1)], loss=lambda p, t: (p[:, 0] - t.nan_to_num()).square().mean(), y=torch.where(torch.arange(256) % 7 == 0, math.nan, 1.))
+    assert ask("nan", run) is None
+
+
+def test_a_frozen_part_and_a_live_one_in_one_module():
+    "Only what is all frozen rests on purpose."
+    norm = torch.nn.BatchNorm1d(3).eval()
+    norm.running_mean += 1
+    norm.weight.requires_grad_(False)
+    assert causes(small([norm])) == ["eval mode"]
+
+
+def test_a_step_that_evaluates_before_it_trains_is_healthy():
+    def step(model, loss_func, xb, yb, opt):
+        with torch.no_grad(): model.eval()(xb)
+        model.train()
+        return loss_batch(model, loss_func, xb, yb, opt)
+    assert diagnose(**small([torch.nn.Dropout(0.1)], step=step)) == []
+
+
+def test_many_names_are_cut_short():
+    run = small()
+    run["model"] = torch.nn.Sequential(*[torch.nn.Linear(6, 6) for _ in range(20)])
+    said = ask("optimizer holds other parameters", run)
+    assert said.endswith(" ...") and len(said) < 150 and "one that the model does not list" not in said
+
+
+def test_parameters_that_the_model_does_not_list():
+    run = small()
+    hidden = torch.nn.Linear(3, 3)
+    run["loss_func"] = lambda p, t: F.cross_entropy(hidden(p), t)
+    assert evidence(run).endswith("not hold: one that the model does not list, one that the model does not list")
+
+
+def test_generators_of_a_sampler_are_put_back():
+    data = fdl.data.TensorDataset(*map(torch.cat, zip(*small()["dl"])))
+    sampler = torch.utils.data.RandomSampler(data, generator=torch.Generator().manual_seed(3))
+    before = sampler.generator.get_state()
+    diagnose(**small(dl=torch.utils.data.DataLoader(data, 32, sampler=sampler)))
+    assert torch.equal(sampler.generator.get_state(), before)
