@@ -138,9 +138,10 @@ class _Functions:
 
     def sum(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> "Tensor":
         "Sum over the dimensions `dim`, or over all; with `keepdim` they stay, with length 1."
-        a = self.data
-        def share(g): return g.reshape(a.sum(dim, keepdim=True).shape).expand(a.shape)
-        return _node("sum", a.sum(dim, keepdim), (self, share))
+        a, dims = self.data, tuple(range(self.data.ndim)) if dim is None else dim
+        kept = a.sum(dims, keepdim=True)
+        out = kept if keepdim else kept.squeeze(dims)
+        return _node("sum", out, (self, lambda g: g.reshape(kept.shape).expand(a.shape)))
     def mean(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> "Tensor":
         "Mean over the dimensions `dim`, or over all; with `keepdim` they stay, with length 1."
         total = self.sum(dim, keepdim)

@@ -92,12 +92,13 @@ def show_images(ims: Iterable, titles: Iterable | None = None, nrows: int | None
     """
     ims = list(ims)
     titles = [""]*len(ims) if titles is None else [str(_array(title)) for title in titles]
+    if len(titles) != len(ims):
+        raise ValueError(f"each image needs a title, not {len(titles)} for {len(ims)}")
     axes = get_grid(len(ims), nrows, ncols, imsize=imsize)
     low, high = _limits(np.concatenate([_picture(im).ravel() for im in ims]), vmin, vmax)
     lines = max(len(title.splitlines()) for title in titles) * axes[0].get_gridspec().nrows
     axes[0].figure.set_figheight(axes[0].figure.get_figheight() + 0.22*lines)
-    for im, ax, title in zip(ims, axes, titles, strict=True):
-        show_image(im, ax, title, cmap, low, high)
+    for im, ax, title in zip(ims, axes, titles): show_image(im, ax, title, cmap, low, high)
     return axes
 
 # %% ../nbs/10_visualization.ipynb #355d2d21
@@ -181,11 +182,12 @@ def plot_mistakes(x: _Array, y: _Array, logits: _Array, n: int = 12,
     Each title says what was read, what it is, and the probability of what was read.
     Shapes: `x` (m, ...) images, `y` (m,) classes, `logits` (m, c) scores before softmax; returns
     at most `n` axes, none if all is right.
-    Raises `ValueError` if the lengths differ.
+    Raises `ValueError` if the lengths differ or `logits` is not (m, c).
     """
     scores, y = torch.tensor(_array(logits)), torch.tensor(_array(y))
-    if not len(x) == len(y) == len(scores):
-        raise ValueError(f"{len(x)} images, {len(y)} classes and {len(scores)} rows of logits")
+    if scores.ndim != 2 or not len(x) == len(y) == len(scores):
+        raise ValueError(f"logits must be (m, c), with a row for each of {len(x)} images and "
+                         f"{len(y)} classes, not {tuple(scores.shape)}")
     sure, guess = softmax(scores, 1).max(1)
     order = sure.argsort(descending=True)
     worst = order[(guess != y)[order]][:n].tolist()

@@ -1,6 +1,6 @@
 """Trains the course's fast network on MNIST: 99% of the test set after one pass over the images.
 
-Lesson 15 builds the recipe, ingredient by ingredient, on the validation set; `--valid` judges it there, as the lesson does.
+Lesson 19 builds the recipe, ingredient by ingredient, on the validation set; `--valid` judges it there, as the lesson does.
 Without it the network trains on all 60,000 training and validation images, and the test set is used once, at the end. The
 loss of every batch and the worst mistakes are saved as pictures in runs/. Ctrl-C ends the training early; what was learned
 until then is still tested and drawn.

@@ -95,6 +95,7 @@ class Optimizer(_Base):
         _check(group)
         super().add_param_group(group)          # makes a list of the parameters
         if len(set(group["params"])) < len(group["params"]):
+            self.param_groups.pop()             # refused: as if it had never come
             raise ValueError("some parameters appear twice")
 
     def state_dict(self) -> dict[str, Any]:

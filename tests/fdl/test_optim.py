@@ -429,3 +429,13 @@ def test_hooks_under_a_scaler_of_gradients(name):
     for ours, theirs in zip(*logs):
         assert ours[:3] == theirs[:3]
         assert_close(ours[3:], theirs[3:])
+
+
+def test_a_group_that_is_refused_leaves_no_trace():
+    p, q = (torch.zeros(2, requires_grad=True) for _ in "ab")
+    opt = optim.SGD([p], lr=0.1)
+    for params, text in (([q, q], "appear twice"), ([p], "more than one")):
+        with pytest.raises(ValueError, match=text): opt.add_param_group({"params": params})
+    assert len(opt.param_groups) == 1 and opt.param_groups[0]["params"] == [p]
+    opt.add_param_group({"params": q})
+    assert [len(group["params"]) for group in opt.param_groups] == [1, 1]
