@@ -179,11 +179,12 @@ def epochs(n_epochs: int, model: Callable, loss_func: Callable, opt: Any, train_
 # %% ../nbs/11_validation.ipynb #2a64cf99
 def fit(n_epochs: int, model: Callable, loss_func: Callable, opt: Any, train_dl: Iterable,
         valid_dl: Iterable | None = None, *, metrics: Metrics = None, scheduler: Any = None,
-        step: Callable = loss_batch, progress: bool = True) -> History:
+        step: Callable = loss_batch, epochs: Callable = epochs, progress: bool = True) -> History:
     """Trains `model` for `n_epochs` passes over `train_dl`; returns what was measured in each.
 
-    All arguments are those of `epochs`, which says what a row holds and what is raised.
-    Shows a bar and the table as it grows, if `progress`. Ctrl-C returns what there is.
+    All arguments are those of `epochs`, which says what a row holds and what is raised, and which
+    you may replace: it gives the rows. Shows a bar and the table as it grows, if `progress`.
+    Ctrl-C returns what there is. Shapes: those of `epochs`.
     """
     history, total = History(), n_epochs*length_hint(train_dl) or None
     off = not progress or bool(os.environ.get("TQDM_DISABLE"))
@@ -199,6 +200,7 @@ def fit(n_epochs: int, model: Callable, loss_func: Callable, opt: Any, train_dl:
                 lines = repr(history).splitlines()
                 if progress: bar.write("\n".join(lines[-1 if history[1:] else 0:]))
                 bar.set_description(f"epoch {min(row['epoch'] + 1, n_epochs)} of {n_epochs}")
+                bar.update(row["epoch"]*(total or 0)//n_epochs - bar.n)
         except KeyboardInterrupt:
             print(f"Ctrl-C: the history has {len(history)} of {n_epochs} epochs")
     return history

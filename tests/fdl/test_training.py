@@ -535,7 +535,7 @@ def test_the_bar_moves_with_each_step(monkeypatch):
         def __init__(self, total, desc, **options): self.total, self.said, self.n, _ = total, [desc], 0, bars.append(self)
         def __enter__(self): return self
         def __exit__(self, *error): pass
-        def update(self): self.n += 1
+        def update(self, n=1): self.n += n
         def write(self, text): self.said.append(self.n)
         def set_description(self, text): self.said.append(text)
     monkeypatch.setattr("fdl.training.tqdm", Bar)
