@@ -290,13 +290,13 @@ def test_killed_while_saving_and_resumed_it_ends_like_one_that_was_not(tmp_path,
 
 def killed_at_random(tmp_path, kills, seed):
     "Kills a run this often, each time after a random part of what it still needs, and lets it end."
-    rng, done = random.Random(seed), 0
+    rng, done, runs = random.Random(seed), 0, 0
     began = time.perf_counter()
     (tmp_path/"timing").mkdir()
     forked(whole_run, tmp_path/"timing").join()
     needs = time.perf_counter() - began
     while done < kills:
-        folder = tmp_path/f"after{done}"
+        folder, runs = tmp_path/str(runs), runs + 1
         folder.mkdir()
         while not (folder/"result.pt").exists():
             process = forked(whole_run, folder)
@@ -309,7 +309,7 @@ def killed_at_random(tmp_path, kills, seed):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
-@pytest.mark.parametrize("kills", [4, pytest.param(60, marks=pytest.mark.weekly)])
+@pytest.mark.parametrize("kills", [12, pytest.param(60, marks=pytest.mark.weekly)])
 def test_killed_at_any_moment_and_resumed_it_ends_like_one_that_was_not(tmp_path, kills):
     expected = Run().go(4).result()
     for found in killed_at_random(tmp_path, kills, seed=kills): equal(found, expected)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import websocket
 from jupyter_client import BlockingKernelClient
 
@@ -280,8 +281,14 @@ def time_anew(cell: dict) -> bool:
     return json.dumps(cell["outputs"]) != before
 
 
-def test_train_reaches_99_percent():
-    done = subprocess.run([sys.executable, ROOT/"scripts"/"train.py"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+def test_train_reaches_99_percent_also_if_it_was_killed(tmp_path):
+    command = [sys.executable, ROOT/"scripts"/"train.py", "--checkpoint", tmp_path]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as killed:
+        while not (tmp_path/"seed0.pt.previous").exists() and killed.poll() is None: time.sleep(0.05)
+        killed.kill()
+    saved = torch.load(tmp_path/"seed0.pt", weights_only=True)
+    assert saved["losses"][0][0].numel() and not saved["history"]                  # in the middle of its epoch
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert float(re.search(r"test set: .* accuracy (\d+\.\d+)%", done.stdout)[1]) >= 99, done.stdout
     for name in ("train", "mistakes"): assert (ROOT/"runs"/f"{name}.png").read_bytes().startswith(b"\x89PNG")
