@@ -89,7 +89,7 @@ def train(ds: TensorDataset, model: Mixed, notes: Notes, folder: Path | None, se
     dl = DataLoader(ds, batch_size, shuffle=True)
     opt = Adam(model.parameters(), lr, betas=(0.7, 0.9))
     schedule = OneCycleLR(opt, lr, epochs=epochs, steps_per_epoch=len(dl), cycle_momentum=False)
-    rows = Checkpoint(folder/f"seed{seed}.pt", every=50, parts={"notes": notes}) if folder else plain_epochs
+    rows = Checkpoint(folder/f"seed{seed}.pt", every=50, parts={"notes": notes, "model": getattr(model, "module", model)}) if folder else plain_epochs
     if dist.is_initialized(): dl = Sharded(dl)
 
     def noted(*batch):

@@ -128,7 +128,7 @@ def test_a_run_that_ended_can_go_on_and_one_that_was_longer_is_refused(tmp_path)
     new().go(2, checkpoint)
     equal(without_seconds(new().go(3, checkpoint).history), without_seconds(expected))
     equal(without_seconds(new().go(3, checkpoint).history), without_seconds(expected))          # nothing left to do
-    with pytest.raises(ValueError, match=r"run.pt is of another run: more than 2 epochs"): new().go(2, checkpoint)
+    with pytest.raises(ValueError, match=r"run.pt is of another run: over 2 epochs"): new().go(2, checkpoint)
 
 
 def test_what_is_saved_is_back_before_the_first_row_is_repeated(tmp_path):
@@ -412,7 +412,7 @@ def shared_run(file, every=0, n_epochs=3, dropout=0.0, stop=None):
             calls.append(0)
             if len(calls) == stop and world > 1 and dist.get_rank() == 1: os.kill(os.getpid(), signal.SIGKILL)
             return inner(*batch)
-    rows = Checkpoint(file, every) if file else epochs
+    rows = Checkpoint(file, every, {"model": getattr(model, "module", model)}) if file else epochs
     history = fit(n_epochs, model, cross_entropy, opt, Sharded(dl) if world > 1 else dl, step=step, epochs=rows, progress=False)
     return without_seconds(history), [p.detach() for p in model.parameters()]
 
