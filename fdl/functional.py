@@ -191,14 +191,13 @@ def _windows(input: Tensor, kernel: Size2, stride: Size2, padding: Size2, ceil_m
              fill: float = 0.0) -> Tensor:
     "The windows of `input` (..., h, w), padded with `fill`, as (..., kh, kw, oh, ow)."
     kernel, stride, sides = _pair(kernel, "kernel_size", 1), _pair(stride, "stride", 1), []
-    for i in (1, 0):                                   # the width first, as constant_pad_nd has it
-        size, k, s, p = input.shape[i - 2], kernel[i], stride[i], _pair(padding, "padding")[i]
+    for size, k, s, p in zip(input.shape[-2:], kernel, stride, _pair(padding, "padding")):
         steps, left = divmod(size + 2*p - k, s)
         if steps < 0 or input.ndim < 3 or fill and 2*p > k:
             raise ValueError(f"windows of {kernel} with padding {padding} do not fit into input "
                              f"{tuple(input.shape)}, which must be (n, channels, height, width)")
         more = ceil_mode and left > 0 and (steps + 1)*s < size + p         # one that starts inside
-        sides += [p, p + s - left if more else p]
+        sides = [p, p + s - left if more else p, *sides]       # constant_pad_nd: the width first
     x = torch.constant_pad_nd(input, sides, fill) if any(sides) else input
     return _Windows.apply(x, kernel, stride)
 

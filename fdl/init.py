@@ -11,11 +11,6 @@ import math
 import torch
 from torch import Tensor
 
-def __getattr__(name: str) -> object:
-    "A name that the course has not built is torch's."
-    if hasattr(torch.nn.init, name) and name[0] != "_": return getattr(torch.nn.init, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
 def _fans(tensor: Tensor) -> tuple[int, int]:
     "How many inputs an output of the weight `tensor` sums, and how many outputs an input reaches."
     shape = tuple(tensor.shape)
@@ -77,3 +72,9 @@ def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in",
     """As `kaiming_normal_`, from the uniform distribution of that variance. Shapes: the same."""
     bound = math.sqrt(3)*_kaiming_std(tensor, a, mode, nonlinearity)
     return tensor.uniform_(-bound, bound)
+
+# %% ../nbs/13_initialization.ipynb #7bba2c3b
+def __getattr__(name: str) -> object:
+    "A name that the course has not built is torch's."
+    if hasattr(torch.nn.init, name) and name[0] != "_": return getattr(torch.nn.init, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
