@@ -140,10 +140,13 @@ class Lesson:
 
 
 class Watch:
-    "A pytest plugin: how long each test took, the first that failed, and, if there is a `coverage`, which test executes which lines."
-    def __init__(self, cover: coverage.Coverage | None = None): self.cover, self.seconds, self.failed = cover, Counter(), ""
+    "A pytest plugin: how long each test took, the first that failed, and, if there is a `coverage`, which test executes which lines, and which forks."
+    def __init__(self, cover: coverage.Coverage | None = None):
+        self.cover, self.seconds, self.failed, self.forks, self.now = cover, Counter(), "", set(), ""
+        os.register_at_fork(before=lambda: self.forks.add(self.now))
 
     def pytest_runtest_setup(self, item):
+        self.now = item.nodeid
         if self.cover: self.cover.switch_context(item.nodeid)
 
     def pytest_runtest_logreport(self, report):
@@ -178,20 +181,20 @@ class Suite:
         "The seconds that each test takes, and for each file of the package the tests that execute its lines."
         cover = coverage.Coverage(data_file=None, include=[f"{self.project}/fdl/*"])
         watch = Watch(cover)
-        if not self.files: return {"seconds": {}, "lines": {}}
+        if not self.files: return {"seconds": {}, "lines": {}, "forks": []}
         cover.start()
         self.pytest(watch, *self.files)
         cover.stop()
         if watch.failed: raise RuntimeError(f"{watch.failed} fails unbroken")
         data = cover.get_data()
-        return {"seconds": watch.seconds, "lines": {Path(file).relative_to(self.project).as_posix(): data.contexts_by_lineno(file) for file in data.measured_files()}}
+        return {"seconds": watch.seconds, "forks": sorted(watch.forks - {""}), "lines": {Path(file).relative_to(self.project).as_posix(): data.contexts_by_lineno(file) for file in data.measured_files()}}
 
     def tests(self, mutant: Mutant) -> list[str]:
-        "The tests that execute what is broken, the quickest first."
+        "The tests that execute what is broken, the quickest first; then those that may do so in another process."
         file, (start, end) = self.module(mutant), self.lines(mutant)
         lines = self.watched["lines"].get(file.relative_to(self.project).as_posix(), {})
         found = {test for line in range(start, end + 1) for test in lines.get(str(line), []) if test}
-        return sorted(found, key=self.watched["seconds"].get)
+        return [*sorted(found, key=self.watched["seconds"].get), *(test for test in self.watched["forks"] if test not in found)]
 
     def chunk(self, mutant: Mutant) -> tuple[str, int, int]:
         "The text of the mutant's module, and where in it the broken cell begins and ends."
