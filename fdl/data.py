@@ -173,7 +173,7 @@ def _read(dataset: Any, collate_fn: Callable[[list], Any], indices: Iterable) ->
 def _rows(batch_sampler: Any, batches: Iterator, tensors: tuple, rows: Tensor) -> Iterator[Tensor]:
     "The rows of each batch; an order that is known as one tensor goes to the device whole."
     sampler = getattr(batch_sampler, "sampler", None)
-    ours = type(sampler) in (SequentialSampler, RandomSampler)          # no class made from them
+    ours = type(sampler) in (SequentialSampler, RandomSampler)          # an heir may do otherwise
     if type(batch_sampler) is not BatchSampler or not ours:
         for indices in batches: yield rows[torch.tensor([operator.index(i) for i in indices])]
         return

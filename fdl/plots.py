@@ -21,7 +21,7 @@ def _limits(a: np.ndarray, vmin: float | None = None, vmax: float | None = None)
     "The ends of the colour scale: by what the numbers can mean, symmetric if some are negative."
     a = a[np.isfinite(a)].astype(float) if a.dtype != np.uint8 else np.array([0, 255])
     low, high = a.min(initial=0), a.max(initial=1)
-    if low < 0: low, high = min(low, -a.max()), max(-low, a.max())
+    if low < 0: low, high = -abs(a).max(), abs(a).max()
     return low if vmin is None else vmin, high if vmax is None else vmax
 
 # %% ../nbs/10_visualization.ipynb #0d9a6abf

@@ -25,7 +25,9 @@ class _Base(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         "Updates every parameter that has a gradient; returns what `closure` returns."
-        loss = torch.enable_grad()(closure)() if closure else None
+        loss = None
+        if closure:
+            with torch.enable_grad(): loss = closure()
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None: continue
@@ -63,7 +65,7 @@ def _copy_state(state_dict: dict[str, Any], opt: "Optimizer") -> dict[Tensor, di
         _check(group)
         lacks = opt.defaults.keys() - {*group, rule, "differentiable"}          # old files, torch's
         if lacks or group.get(rule) not in (None, opt.defaults.get(rule)):
-            raise ValueError(f"loaded state is not that of {type(opt).__name__}: {group}")
+            raise ValueError(f"loaded state is not that of {type(opt).__name__}: {[*group]}")
         for i, p in zip(group["params"], params):
             for name, value in state_dict["state"].get(i, {}).items():
                 if name != "step" and value.shape != p.shape:
@@ -76,19 +78,9 @@ class Optimizer(_Base):
     """Base of every optimizer: groups of parameters with settings, and a state for each parameter.
 
     Shapes: parameters of any shape; each state tensor has the shape of its parameter. Torch's class
-    keeps the groups and the hooks. Raises `TypeError` for what is no tensor; `ValueError` for an
-    empty list, a tensor that is no leaf or comes twice, a setting out of range.
+    keeps the groups, and runs hooks around `step`. Raises `TypeError` for what is no tensor;
+    `ValueError` for an empty list, a tensor that is no leaf or comes twice, a bad setting.
     """
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        "Updates what has a gradient, between the hooks; returns what `closure` returns."
-        call = (self,) if closure is None else (self, closure), {}
-        for hook in self._optimizer_step_pre_hooks.values(): call = hook(self, *call) or call
-        loss = _Base.step(*call[0], **call[1])
-        for hook in self._optimizer_step_post_hooks.values(): hook(self, *call)
-        return loss
-
-    step.hooked = True          # else torch would run the hooks once more, under its profiler
-
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         "Adds parameters with settings of their own; what `param_group` leaves out has the default."
         group = {**self.defaults, **param_group}

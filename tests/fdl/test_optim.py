@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.testing._internal.common_optimizers import optim_db
 
 from fdl import nn, optim
@@ -293,7 +294,7 @@ def test_is_taken_for_torchs_own(name):
     for lib in (nn, torch.nn):
         model = lib.Linear(3, 2)
         opt = getattr(optim, name)(model.parameters(), lr=1.0)
-        assert isinstance(opt, torch.optim.Optimizer) and type(opt).step is optim.Optimizer.step            # torch has not wrapped it
+        assert isinstance(opt, torch.optim.Optimizer)
         schedules = torch.optim.lr_scheduler
         schedule = schedules.SequentialLR(opt, [schedules.LinearLR(opt, 0.1, total_iters=2), schedules.ExponentialLR(opt, 0.5)], [2])
         seen = []
@@ -429,6 +430,19 @@ def test_hooks_under_a_scaler_of_gradients(name):
     for ours, theirs in zip(*logs):
         assert ours[:3] == theirs[:3]
         assert_close(ours[3:], theirs[3:])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hooks_for_all_optimizers_see_ours_once(name):
+    "Also where a rule is made after the one that it inherits from."
+    p, seen = torch.ones(1, requires_grad=True), []
+    handles = [register(lambda opt, args, kwargs: seen.append(type(opt))) for register in (register_optimizer_step_pre_hook, register_optimizer_step_post_hook)]
+    class Heir(getattr(optim, name)): pass
+    for kind in (getattr(optim, name), Heir):
+        seen.clear()
+        kind([p]).step()
+        assert seen == [kind, kind]
+    for handle in handles: handle.remove()
 
 
 def test_a_group_that_is_refused_leaves_no_trace():
