@@ -1,4 +1,5 @@
 "fdl.functional beside torch.nn.functional: values, gradients, memory formats, and what is refused."
+import inspect
 from itertools import product
 from math import inf, log, nan
 
@@ -6,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import as_dtype, assert_same, is_real, reads_nothing_back, samples, value_and_grads
+from helpers import as_dtype, assert_same, is_real, reads_nothing_back, samples, seeded, value_and_grads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import fdl.functional as ours
+import fdl.nn
 
 NAMES = {"softmax": 9, "log_softmax": 9, "logsumexp": 5, **{f"nn.functional.{name}": least for name, least in {
     "linear": 10, "relu": 3, "mse_loss": 6, "nll_loss": 40, "cross_entropy": 20, "conv2d": 10, "avg_pool2d": 1, "max_pool2d": 100,
@@ -327,6 +329,8 @@ CASES = [(f, *case) for f in (ours.nll_loss, ours.cross_entropy) for case in BOT
     (ours.dropout, ValueError, "p must be a probability between 0 and 1, not 1.5", (X, 1.5), {}),
     (ours.batch_norm, ValueError, r"more than one value a channel; input has shape \(1, 4\)", (Z[:1], None, None), dict(training=True)),
     (ours.batch_norm, ValueError, "running statistics", (Z, None, None), {}),
+    (ours.batch_norm, ValueError, "running statistics", (Z, torch.zeros(Z.shape[1]), None), {}),
+    (ours.batch_norm, ValueError, "running statistics", (Z, None, torch.ones(Z.shape[1])), {}),
 ]
 
 
@@ -352,3 +356,24 @@ def test_what_is_not_built_is_torchs():
     assert one_hot is F.one_hot and ours.gelu is F.gelu and "gelu" not in dir(ours) and "gelu" not in ours.__all__
     for name in ("no_such_thing", "_verify_batch_size", "__path__"):
         with pytest.raises(AttributeError, match=f"'fdl.functional' has no attribute '{name}'"): getattr(ours, name)
+
+
+def defaults(f) -> dict:
+    "The arguments of a function that have defaults; those of torch that are not written in Python show none."
+    try: return {name: p.default for name, p in inspect.signature(f).parameters.items() if p.default is not p.empty}
+    except (ValueError, TypeError): return {}
+
+
+@pytest.mark.parametrize("mine, torchs", [(getattr(lib, name), getattr(other, name)) for lib, other in ((ours, F), (fdl.nn, torch.nn)) for name in lib.__all__
+                                          if hasattr(other, name) and name != "ModuleList"], ids=lambda x: f"{x.__module__}.{x.__name__}")
+def test_defaults_are_torchs(mine, torchs):
+    known = defaults(torchs)
+    assert {name: value for name, value in defaults(mine).items() if name in known} == {name: value for name, value in known.items() if name in defaults(mine)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_batch_norm_computes_in_float32_and_returns_what_came(dtype):
+    x = torch.randn(50, 3, generator=seeded()).to(dtype)
+    found = ours.batch_norm(x, None, None, training=True)
+    assert found.dtype == dtype
+    assert_close(found, ours.batch_norm(x.float(), None, None, training=True).to(dtype), rtol=0, atol=0)
