@@ -102,21 +102,13 @@ def _weigh(log_probs: Tensor, weight: Tensor | None) -> Tensor:
     return table if weight is None else table * weight.view(-1, *[1]*(table.ndim - 2))
 
 def _choose(table: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int,
-            reduction: str, smoothing: float = 0.0) -> Tensor:
-    "Minus the entries of `table` (n, c, ...) at the classes `target`, smoothed and reduced."
+            reduction: str) -> Tensor:
+    "Minus the entries of the weighted `table` (n, c, ...) at the classes `target`, reduced."
     if target.dtype == torch.uint8: target = target.long()        # labels as files have them
-    if weight is None and not smoothing:
-        return F.nll_loss(table, target, ignore_index=ignore_index, reduction=reduction)
-    losses = F.nll_loss(table, target, ignore_index=ignore_index, reduction="none")
-    ignored = target == ignore_index
-    if smoothing:
-        spread = -table.mean(min(table.ndim - 1, 1)).masked_fill(ignored, 0)
-        losses = (1 - smoothing) * losses + smoothing * spread
-    if reduction != "mean": return _reduce(losses, reduction)
-    if weight is None: return losses.sum() / (~ignored).sum()
-    weights = _wide(weight).take(target.masked_fill(ignored, 0))
-    return losses.sum() / weights.masked_fill(ignored, 0).sum()
-
+    loss = F.nll_loss(table, target, ignore_index=ignore_index, reduction=reduction)
+    if weight is None or reduction != "mean": return loss
+    weights = _weigh(torch.ones_like(table), weight)
+    return loss / F.nll_loss(-weights, target, ignore_index=ignore_index)
 
 # %% ../nbs/05_cross_entropy.ipynb #c059
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
@@ -153,7 +145,11 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
         if ignore_index >= 0: raise ValueError(f"ignore_index={ignore_index} needs class indices")
         probs = (1 - label_smoothing) * _wide(target) + label_smoothing / input.shape[dim]
         loss = _reduce(-(table * probs).sum(dim), reduction)
-    else: loss = _choose(table, target, weight, ignore_index, reduction, label_smoothing)
+    else:
+        if label_smoothing:
+            mean = table.mean(dim, keepdim=True)
+            table = (1 - label_smoothing) * table + label_smoothing * mean
+        loss = _choose(table, target, weight, ignore_index, reduction)
     return loss.to(torch.result_type(log_probs, target))
 
 # %% ../nbs/14_convolutions.ipynb #14e00001

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 class Report(NamedTuple):
-    """Loss and accuracy of a model over a whole set: two floats."""
+    "Loss and accuracy of a model over a whole set: two floats."
     loss: float
     accuracy: float
 
