@@ -63,11 +63,12 @@ def _copy_state(state_dict: dict[str, Any], opt: "Optimizer") -> dict[Tensor, di
     params = iter(opt._params())
     for group in saved:
         _check(group)
-        lacks = opt.defaults.keys() - {*group, rule, "differentiable"}          # old files, torch's
+        lacks = opt.defaults.keys() - {*group, rule, "differentiable"}          # torch's extra
         if lacks or group.get(rule) not in (None, opt.defaults.get(rule)):
             raise ValueError(f"loaded state is not that of {type(opt).__name__}: {[*group]}")
         for i, p in zip(group["params"], params):
             for name, value in state_dict["state"].get(i, {}).items():
+                if value is None: continue                  # as torch 1 wrote it
                 if name != "step" and value.shape != p.shape:
                     raise ValueError(f"loaded {name} is {tuple(value.shape)}, not {tuple(p.shape)}")
                 copied[p][name] = int(value) if name == "step" else value.to(p, copy=True)

@@ -453,3 +453,14 @@ def test_a_group_that_is_refused_leaves_no_trace():
     assert len(opt.param_groups) == 1 and opt.param_groups[0]["params"] == [p]
     opt.add_param_group({"params": q})
     assert [len(group["params"]) for group in opt.param_groups] == [1, 1]
+
+
+def test_a_state_without_momentum_as_torch_1_wrote_it():
+    p = torch.ones(2, requires_grad=True)
+    opt = optim.SGD([p], lr=0.1, momentum=0.9)
+    state = opt.state_dict()
+    state["state"] = {0: {"momentum_buffer": None}}
+    opt.load_state_dict(state)
+    p.grad = torch.ones(2)
+    opt.step()
+    assert_close(p.detach(), torch.full((2,), 0.9))
