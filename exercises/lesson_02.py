@@ -248,6 +248,9 @@ class linear(Exercise):
         yield "float32", (torch.ones(2, 3), torch.ones(1, 3), torch.ones(1))
         yield "an empty batch", (torch.zeros(0, 2).double(), d([1., 0.]), d(1.))
 
+    def run(answer, input, weight, bias):
+        return answer(input, weight) if bias is None else answer(input, weight, bias)
+
     def solution(input, weight, bias=None):
         output = input @ weight.T
         return output if bias is None else output + bias
@@ -354,7 +357,8 @@ class mse_loss(Exercise):
         yield "many", (randn(6, 5), randn(6, 5), "mean")
 
     def run(answer, input, target, reduction):
-        if input.shape == target.shape: return answer(input, target, reduction=reduction)
+        if input.shape == target.shape:
+            return answer(input, target) if reduction == "mean" else answer(input, target, reduction=reduction)
         try: answer(input, target)
         except ValueError: return "a ValueError"
         return "no error"

@@ -425,6 +425,9 @@ def layer_facts(answer, sizes, bias, x):
     if shapes.get("weight") != list(sizes[::-1]): return found
     found["starts at zero"] = bool((named["weight"] == 0).all())
     found["largest weight at most 1/sqrt(inputs)"] = bool(named["weight"].abs().max() <= sizes[0]**-.5)
+    if sizes[0]*sizes[1] > 100:
+        found["all numbers differ at the start"] = all(len(p.unique()) > 10 for name, p in named.items() if name == "weight")
+        found["the bias starts within 1/sqrt(inputs)"] = all(bool((p.abs() <= sizes[0]**-.5).all()) for name, p in named.items() if name == "bias")
     with torch.no_grad():
         for p in named.values(): p.copy_(torch.arange(1., p.numel() + 1).view(p.shape))
     found |= facts(layer.double(), x)
