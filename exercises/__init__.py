@@ -69,17 +69,20 @@ def show(x: Any) -> str:
     return getattr(x, "__name__", None) or repr(x)
 
 
+def plain(value: Any) -> Any:
+    "The value itself; of several things that are looked at, the first."
+    return next(iter(value.values())) if isinstance(value, dict) and value else value
+
+
 def described(v: Verdict) -> list[tuple[str, str]]:
     "The smallest input that shows the mistake, the answer, the right one, and how far they are apart."
     one_line = lambda name, x: f"{name} = " + show(x).replace("\n", "\n" + " "*(len(name) + 3))
     lines = [("text", f"The smallest input that shows it ({v.case}):" if v.case else "The smallest input that shows it:"),
              ("code", "\n".join(one_line(name, x) for name, x in v.args.items()))]
     d = v.difference
-    if v.outcome.error: 
-        lines += [("text", f"There your code stops with {type(v.outcome.error).__name__}" + (f", in {v.outcome.line}" if v.outcome.line else "") + ". The right answer:"),
-                  ("code", show(v.right.value.get("", v.right.value) if isinstance(v.right.value, dict) else v.right.value))] if v.right.error is None else []
+    if v.outcome.error and not v.right.error: lines += [("text", "The right answer:"), ("code", show(plain(v.right.value[""])))]
     elif d:
-        if d.where: lines.append(("text", f"They differ in the {d.where}."))
+        if d.where: lines.append(("text", f"The difference is here: {d.where}."))
         lines += [("code", one_line("yours", d.mine) + "\n" + one_line("right", d.right))]
         if isinstance(d.mine, Tensor) and isinstance(d.right, Tensor):
             facts = f"Shapes: yours {tuple(d.mine.shape)}, right {tuple(d.right.shape)}."
@@ -148,7 +151,7 @@ def inputs(answer: Callable | str) -> Message:
     exercise, _ = find(answer)
     lines = []
     for (words, args), right in zip(engine.inputs(exercise), engine.known(exercise)[0]):
-        value = right.value[""] if isinstance(right.value, dict) and "" in right.value else right.value
+        value = right.value[""]
         lines += [("text", words), ("code", "\n".join(f"{name} = {show(x)}" for name, x in [*args.items(), ("right", value)]))]
     return Message("open", ("open", f"{exercise.title}: what is tried"), *lines)
 

@@ -118,7 +118,7 @@ class Watch(TorchFunctionMode):
 
 class Outcome(NamedTuple):
     "What an answer did with one input."
-    value: Any = None            # what it returned, then the gradients
+    value: Any = None            # {"": what it returned, and the gradients}
     error: BaseException | None = None
     line: str = ""               # the learner's own, at which the error came
     changed: str = ""            # the argument that is not what it was
@@ -163,8 +163,8 @@ def judge(exercise: type[Exercise], answer: Callable, args: dict[str, Any]) -> O
     watch = Watch()
     try:
         with time_limit(SECONDS), watch: value = exercise.run(answer, *given.values())
-        if exercise.gradients and isinstance(value, Tensor) and value.dtype.is_floating_point and value.numel():
-            value = {"": value} | gradients(value, leaves)
+        differentiable = exercise.gradients and isinstance(value, Tensor) and value.dtype.is_floating_point and value.numel()
+        value = {"": value} | (gradients(value, leaves) if differentiable else {})
     except (Exception, TooLong) as error:
         value, failed = None, error
         line = own_line(answer, error)
@@ -312,7 +312,7 @@ def in_general(exercise: type[Exercise], v: Verdict) -> tuple[str, str]:
     if o.error: return "crash", f"Your code stopped with {type(o.error).__name__}: {str(o.error).splitlines()[0] if str(o.error) else 'no message'}.{at}"
     if o.changed: return "changed", f"Your code changed its input `{o.changed}`. Whoever calls it may need that again: make a new tensor or list."
     if o.used: return "forbidden", f"Your code calls torch's `{o.used}`, which does what the exercise asks you to write."
-    if isinstance(o.value, Mapping) and "" in o.value and d and d.mine is None and d.where.startswith("gradient"):
+    if d and d.mine is None and d.where.startswith("gradient for"):
         return "gradient", "The numbers are right, but no gradient comes through to " + d.where.removeprefix("gradient for ") + ": was something detached, or made anew from numbers?"
     if d:
         place = f" ({d.where})" if d.where else ""

@@ -28,8 +28,9 @@ def facts(module, x):
 
 
 class Shift(Module):
-    "Adds a number of its own, and notes how often it was called."
+    "Adds a number of its own."
     def __init__(self, by): self.by = Parameter(torch.tensor(by).double())
+    def extra_repr(self): return f"{self.by.item():g}"
     def forward(self, x): return x + self.by
 
 
@@ -217,8 +218,8 @@ class freeze_all_but(Exercise):
         try: kept = answer(model, *prefixes)
         except (ValueError, LookupError, AssertionError, RuntimeError):
             if not wanted_error: raise
-            return {"an error": True}
-        if wanted_error: return {"an error": False}
+            return {"a prefix that fits nothing": "an error"}
+        if wanted_error: return {"a prefix that fits nothing": "no error"}
         if isinstance(kept, (set, tuple)) or hasattr(kept, "__next__"): kept = list(kept)
         return {"returned": sorted(kept) if isinstance(kept, list) else kept, "still trained": [name for name, p in model.named_parameters() if p.requires_grad]}
 
