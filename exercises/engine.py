@@ -160,19 +160,19 @@ def judge(exercise: type[Exercise], answer: Callable, args: dict[str, Any]) -> O
     if exercise.gradients:
         for name, x in leaves: given[name] = args[name] = x.requires_grad_()
         given |= {name: x.clone() for name, x in leaves}  # not leaves: they may be changed, and this is noticed
+    changed = lambda: next((name for name in given if difference(snapshot(given[name]), before[name])), "")
     watch = Watch()
     try:
         with time_limit(SECONDS), watch: value = exercise.run(answer, *given.values())
-        differentiable = exercise.gradients and isinstance(value, Tensor) and value.dtype.is_floating_point and value.numel()
+        differentiable = exercise.gradients and isinstance(value, Tensor) and value.dtype.is_floating_point and value.numel() and not changed()
         value = {"": value} | (gradients(value, leaves) if differentiable else {})
     except (Exception, TooLong) as error:
         value, failed = None, error
         line = own_line(answer, error)
     else: failed, line = None, ""
-    changed = next((name for name in given if difference(snapshot(given[name]), before[name])), "")
     used = next((name for name in watch.names if name in exercise.forbidden), "")
     most = exercise.most_numbers(*args.values()) if exercise.most_numbers else watch.largest
-    return Outcome(value, failed, line, changed, used, len(watch.names) if exercise.most_calls and len(watch.names) > exercise.most_calls else 0,
+    return Outcome(value, failed, line, changed(), used, len(watch.names) if exercise.most_calls and len(watch.names) > exercise.most_calls else 0,
                    watch.largest if watch.largest > most else 0)
 
 
