@@ -28,7 +28,7 @@ copybutton_selector = ".cell_input div.highlight pre, div.literal-block-wrapper 
 # The reference: what is not ours has its own manual.
 nitpick_ignore_regex = [("py:class", r"(?!fdl\.).*")]
 add_module_names = False
-maximum_signature_line_length = 80
+python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
 
 html_favicon = "_static/icon.svg"
@@ -38,14 +38,16 @@ html_title = project
 html_static_path = ["_static", str(ROOT/"_build"/"sources"/"mathjax")]
 html_css_files = ["book.css"]
 html_js_files = ["book.js"]
+html_domain_indices = False
 html_copy_source = False
 html_show_sourcelink = False
 html_sidebars = {"**": []}
 html_theme_options = {
     "logo": {"text": project},
     "navbar_align": "left",
-    "header_links_before_dropdown": 6,
-    "secondary_sidebar_items": {"index": [], "**": ["page-toc"]},
+    "navbar_persistent": ["search-button"],
+    "header_links_before_dropdown": 4,
+    "secondary_sidebar_items": ["page-toc"],
     "navigation_with_keys": False,
     "show_nav_level": 1,
     "footer_start": ["copyright"],

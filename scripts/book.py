@@ -75,7 +75,8 @@ def modules() -> dict[str, tuple[str, list[Name]]]:
         source = path.read_text(encoding="utf-8")
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         cells = re.split(r"^# %% .*nbs/(\w+)\.ipynb #(\S+)$", source, flags=re.M)
-        names = [Name(module, node, lesson, cell)
+        qualify = Qualify(ast.parse(source), "fdl")
+        names = [Name(module, qualify.visit(node), lesson, cell)
                  for lesson, cell, code in zip(cells[1::3], cells[2::3], cells[3::3])
                  for node in ast.parse(code).body
                  if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_"]
@@ -177,6 +178,28 @@ def markdown(docstring: str) -> str:
     text = re.sub(r"^(Shapes|Raises|Returns|Source|Sources)\b", r"\n\1", docstring, flags=re.M)
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(part if part[:1] == "`" else re.sub(r"([*$<\[\]_])", r"\\\1", part) for part in parts)
+
+
+class Qualify(ast.NodeTransformer):
+    "Gives the names in annotations the modules that they are imported from: torch's `Tensor` is not ours."
+    def __init__(self, tree: ast.Module, package: str):
+        froms = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module]
+        places = [(package + "." if node.level else "") + node.module for node in froms]
+        self.full = {alias.asname or alias.name: f"{place}.{alias.name}"
+                     for node, place in zip(froms, places) for alias in node.names
+                     if place.split(".")[0] in ("torch", package)}
+
+    def visit_arg(self, node): return ast.arg(node.arg, node.annotation and self.annotation(node.annotation))
+
+    def visit_FunctionDef(self, node):
+        self.generic_visit(node)
+        node.returns = node.returns and self.annotation(node.returns)
+        return node
+
+    def annotation(self, node):
+        names = [each for each in ast.walk(node) if isinstance(each, ast.Name)]
+        for each in names: each.id = self.full.get(each.id, each.id)
+        return node
 
 
 def signature(node: ast.FunctionDef) -> str:
