@@ -1,6 +1,6 @@
 """Builds the web book in _build/docs from the notebooks, their stored outputs and docs/: `make docs`.
 
-    python scripts/book.py [FLAG OF SPHINX]...
+    python scripts/book.py [--external]       --external: follow the links that lead out, instead
 
 Nothing is executed and nothing is fetched. Sphinx reads what `write_sources` lays in _build/sources: the
 lessons without their directives, a page for each module of `fdl` from its docstrings, the pages of docs/.
@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT/"_build"
 LESSONS = sorted((ROOT/"nbs").glob("[0-9][0-9]_*.ipynb"))
 REPOSITORY = os.environ.get("FDL_REPOSITORY") or os.environ.get("GITHUB_REPOSITORY", "")
+ADDRESS = f"https://github.com/{REPOSITORY}"
 # Where a file of the repository stands in the book.
 PAGES = {"docs/glossary.md": "glossary.md", "docs/teachers.md": "teachers.md",
          "CONTRIBUTING.md": "contributing.md", "benchmarks/README.md": "benchmarks/index.md",
@@ -101,7 +102,7 @@ def relink(text: str, folder: str, page: str) -> str:
         if path in PAGES:
             return f"[{label}]({os.path.relpath(PAGES[path], os.path.dirname(page) or '.')}{part or ''})"
         if not (ROOT/path).exists(): sys.exit(f"{page}: a link to {target}, and there is no {path}")
-        return f"[{label}](https://github.com/{REPOSITORY}/blob/main/{path})" if REPOSITORY else label
+        return f"[{label}]({ADDRESS}/blob/main/{path})" if REPOSITORY else label
     return re.sub(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)", new, text)
 
 
@@ -169,6 +170,21 @@ def write_lesson(path: Path, names: list[Name], into: Path) -> None:
     cells[0].source += f"\n\n{{.take}}\n{' · '.join(take)}{more}"
     nb.cells = cells
     write(into/page, nbformat.writes(nb))
+
+
+# A machine of someone else: Colab opens a notebook alone, from a branch that has nothing but these.
+
+FETCH = """# Colab has only this notebook: fetch the course and install what it needs. This takes a minute.
+!git clone --quiet --depth 1 {address} fdl
+%pip install --quiet ./fdl
+%cd fdl/nbs"""
+
+
+def colab(path: Path, address: str) -> nbformat.NotebookNode:
+    "A lesson whose first cell fetches the course from `address`."
+    nb = nbformat.read(path, as_version=4)
+    nb.cells.insert(1, nbformat.v4.new_code_cell(FETCH.format(address=address), id="fetch"))
+    return nb
 
 
 # The reference.
@@ -262,8 +278,7 @@ def section(text: str, heading: str) -> str:
 def write_pages(into: Path) -> None:
     "The pages of docs/; what the README says, the landing page repeats from there."
     readme = (ROOT/"README.md").read_text(encoding="utf-8")
-    address = f"https://github.com/{REPOSITORY}" if REPOSITORY else "<address of this repository>"
-    readme = readme.replace("<address of this repository>", address)
+    if REPOSITORY: readme = readme.replace("<address of this repository>", ADDRESS)
     table = re.search(r"(?:^\|.*\n?)+", section(readme, "The lessons"), re.M)[0].strip()
     index = relink((ROOT/"docs"/"index.md").read_text(encoding="utf-8"), "docs", "index.md")
     parts = {"<!-- README: start -->": section(readme, "Start"), "<!-- README: lessons -->": table}
@@ -312,6 +327,7 @@ def write_sources(into: Path) -> None:
     for path in LESSONS:
         write_lesson(path, names, into)
         write(into/"notebooks"/path.name, path.read_text(encoding="utf-8"))
+        if REPOSITORY: write(BUILD/"colab"/path.name, nbformat.writes(colab(path, ADDRESS)))
     if not (into/"mathjax").exists(): write_mathjax(into/"mathjax"/"mathjax")
 
 
@@ -347,14 +363,18 @@ def broken_links(site: Path) -> list[str]:
     return wrong
 
 
-def main(flags: list[str]) -> None:
+def main(external: bool) -> None:
+    "Builds the site and checks its links, or follows those that lead out."
     sources, site = BUILD/"sources", BUILD/"docs"
     write_sources(sources)
-    command = [sys.executable, "-m", "sphinx", "--nitpicky", "--fail-on-warning", "--keep-going", "-q",
-               "--conf-dir", str(ROOT/"docs"), str(sources), str(site), "-d", str(BUILD/"doctrees"), *flags]
+    builder, into = ("linkcheck", BUILD/"links") if external else ("html", site)
+    command = [sys.executable, "-m", "sphinx", "--nitpicky", "--fail-on-warning", "--keep-going", "--quiet",
+               "--builder", builder, "--conf-dir", str(ROOT/"docs"), "--doctree-dir", str(BUILD/"doctrees"),
+               str(sources), str(into)]
     if status := subprocess.run(command, cwd=ROOT).returncode: sys.exit(status)
+    if external: return
     if wrong := broken_links(site): sys.exit("Links that lead to nothing:\n" + "\n".join(wrong))
     print(f"The book stands in {site.relative_to(ROOT)}. `make docs-serve` shows it.")
 
 
-if __name__ == "__main__": main(sys.argv[1:])
+if __name__ == "__main__": main("--external" in sys.argv[1:])
