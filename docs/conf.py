@@ -57,4 +57,14 @@ html_theme_options = {
 }
 copyright = f"{author}, Apache 2.0"
 mathjax_path = "mathjax/tex-chtml.js"
-mathjax3_config = {"options": {"enableMenu": False}}
+mathjax3_config = {"options": {"enableMenu": False}, "chtml": {"matchFontHeight": False, "scale": 1.1}}
+
+
+def leave_formulas_alone(app, doctree):
+    r"Sphinx would put a formula with a `\\` into `split`, where no `\tag` is allowed."
+    for node in doctree.findall(lambda node: node.tagname == "math_block" and not node.get("no-wrap")):
+        node["no-wrap"] = node["nowrap"] = True  # the name since Sphinx 8.2, and the one before
+        node[0:] = [type(node[0])(rf"\[{node.astext()}\]")]
+
+
+def setup(app): app.connect("doctree-read", leave_formulas_alone)

@@ -1,6 +1,6 @@
 // What is wider than its place and scrolls can be reached by keyboard, formulas included.
 function reachable() {
-  for (const box of document.querySelectorAll("pre, div.math, div.cell_output, .pst-scrollable-table-container"))
+  for (const box of document.querySelectorAll("pre, div.math, mjx-container, div.cell_output, .pst-scrollable-table-container"))
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
     else if (box.tabIndex === 0) box.removeAttribute("tabindex");
 }

@@ -20,7 +20,7 @@ REACHABLE = f"""() => {{
 LEFT = "() => [...document.querySelectorAll('[data-stop]')].map(e => e.outerHTML.slice(0, 120))"
 CUT_OFF = """() => [...document.querySelectorAll("div.cell_input pre")]
     .filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText.slice(0, 200))"""
-STUCK = """() => [...document.querySelectorAll("pre, div.math, div.cell_output, .pst-scrollable-table-container")]
+STUCK = """() => [...document.querySelectorAll("pre, div.math, mjx-container, div.cell_output, .pst-scrollable-table-container")]
     .filter(e => e.scrollWidth > e.clientWidth && e.tabIndex < 0 && !e.querySelector("a, [tabindex='0']"))
     .map(e => e.outerHTML.slice(0, 120))"""
 WIDE = """() => [...document.querySelectorAll("body *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
@@ -86,7 +86,9 @@ def test_accessible(laptop, theme):
 
 def test_keyboard_reaches_everything(laptop):
     laptop.evaluate("document.activeElement.blur()")
-    for _ in range(laptop.evaluate(REACHABLE) + 5): laptop.keyboard.press("Tab")
+    for _ in range(laptop.evaluate(REACHABLE)*2):  # Chromium stops at what scrolls, too
+        laptop.keyboard.press("Tab")
+        if not laptop.evaluate(LEFT): break
     assert laptop.evaluate(LEFT) == []
     assert laptop.evaluate(STUCK) == []
 
