@@ -18,8 +18,8 @@ test: ## set everything up and run every check
 	@$(call setup,lab test)
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-test-browser: ## build the web book and try it in Chromium, page by page
-	@$(call setup,docs browser test)
+test-browser: ## build the web book, and try it page by page in Chromium, and a lesson in JupyterLab (about ten minutes)
+	@$(call setup,docs browser lab test)
 	@$(BIN)/python scripts/book.py
 	@$(BIN)/python -m pytest tests/browser $(PYTEST_FLAGS)
 

@@ -1,5 +1,6 @@
 "The web book's sources, without building it: what scripts/book.py makes of notebooks, docstrings and links."
 import ast
+import os
 import re
 import subprocess
 import venv
@@ -103,7 +104,7 @@ def test_what_the_project_says_of_itself():
 def test_a_lesson_as_colab_opens_it(tmp_path):
     "A notebook alone in an empty folder, in an environment that has Jupyter's kernel and nothing of ours."
     venv.create(tmp_path/"env", with_pip=True)
-    python = next((tmp_path/"env").glob("*/python*"))
+    python = tmp_path/"env"/("Scripts/python.exe" if os.name == "nt" else "bin/python")
     subprocess.run([python, "-m", "pip", "install", "--quiet", "ipykernel"], check=True)
     nb = book.colab(ROOT/"nbs"/"02_matmul.ipynb", ROOT.as_uri())
     kernels = KernelManager()
