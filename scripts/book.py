@@ -136,14 +136,22 @@ def symbols(number: str) -> str:
     return ", ".join(re.findall(rf"^\| (\$.+?\$) \|.*\[{number}\]\(\S+\) \|$", text, re.M))
 
 
+# What a link may not be put into: code, formulas, links, headings, tables.
+CLOSED = re.compile(r"(^```.*?^```|`+[^`]*`+|\$\$.*?\$\$|\$[^$]*\$|\[[^\]]*\]\([^)]*\)|^#.*?$|^\|.*?$)", re.M | re.S)
+
+
 def link_words(cells: list, number: str) -> None:
-    "Links the first use of each new word, where the lesson prints it bold, to the glossary."
+    "Links the first use of each new word to the glossary: where the lesson prints it bold, or else at all."
+    prose = [cell for cell in cells[1:] if cell.cell_type == "markdown"]
     for word in words().get(number, []):
-        for cell in cells:
-            if cell.cell_type != "markdown": continue
-            bold = re.compile(rf"\*\*({re.escape(word)}s?)\*\*", re.I)
-            cell.source, done = bold.subn(rf"{{term}}`\1 <{word}>`", cell.source, count=1)
-            if done: break
+        plain = rf"\b({re.escape(word)}s?)\b"
+        for pattern, cell in [(p, cell) for p in (rf"\*\*{plain}\*\*", plain) for cell in prose]:
+            parts = CLOSED.split(cell.source)
+            first = next((i for i in range(0, len(parts), 2) if re.search(pattern, parts[i], re.I)), None)
+            if first is None: continue
+            parts[first] = re.sub(pattern, rf"{{term}}`\1 <{word}>`", parts[first], count=1, flags=re.I)
+            cell.source = "".join(parts)
+            break
 
 
 def write_lesson(path: Path, names: list[Name], into: Path) -> None:

@@ -34,6 +34,18 @@ def test_a_lesson_in_the_book(path, names, tmp_path):
     assert named == {f"fdl.{module}.{name}" for module, found in exports(path).items() for name in found}
 
 
+@pytest.mark.parametrize("source, linked", [
+    ("A bias, then a **bias**.", "A bias, then a {term}`bias <bias>`."),
+    ("# Bias\n`bias` and $bias$\n\nTwo biases, one Bias.", "# Bias\n`bias` and $bias$\n\nTwo biases, one {term}`Bias <bias>`."),
+    ("[the bias](a.md)\n\n| bias |", "[the bias](a.md)\n\n| bias |")])
+def test_the_first_use_of_a_word(monkeypatch, source, linked):
+    "Leads to the glossary, once; not out of code, formulas, links, headings or tables."
+    monkeypatch.setattr(book, "words", lambda: {"02": ["bias"]})
+    cells = [nbformat.v4.new_markdown_cell("# 02 The bias"), nbformat.v4.new_markdown_cell(source)]
+    book.link_words(cells, "02")
+    assert cells[1].source == linked
+
+
 def test_each_cell_of_the_package_is_in_its_lesson(names):
     ids = {(path.stem, cell.id) for path in LESSONS for cell in read(path).cells}
     assert {(name.lesson, name.cell) for name in names} <= ids
