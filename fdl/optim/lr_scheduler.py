@@ -205,7 +205,7 @@ def lr_find(model: Any, loss_func: Callable, opt: Any, dl: Iterable, start_lr: f
     if not model.training: model.train()
     if hasattr(dl, "persistent_workers"):
         dl = copy.copy(dl)
-        vars(dl).update(persistent_workers=False, workers=None, _iterator=None)
+        vars(dl).update(persistent_workers=False, workers=None)
     owners = dl, *(getattr(dl, name, None) for name in ("dataset", "sampler", "batch_sampler"))
     found = [getattr(owner, "generator", None) for owner in owners]
     generators = [g for g in found if isinstance(g, torch.Generator)]

@@ -1,4 +1,5 @@
 "Several processes train as one does: gradients, rows, validation, history; and a process that fails ends the rest. Forked ones are quick to start; some are started afresh."
+import io
 import os
 import signal
 import subprocess
@@ -153,6 +154,27 @@ def test_each_row_once_an_epoch(in_worlds):
         assert all(len(batches) == 4 for told in passes for batches in told)
 
 
+class Noise(torch.utils.data.Dataset):
+    "Items that are drawn in the worker."
+    def __len__(self): return 14
+    def __getitem__(self, i): return torch.rand(()), i
+
+
+def drawn():
+    "What all ranks draw and read in two epochs: each item's noise, and the numbers of rows with and without targets."
+    torch.manual_seed(0)
+    dl, told = Sharded(D.DataLoader(Noise(), 4, num_workers=1, generator=seeded())), [None]*dist.get_world_size()
+    dist.all_gather_object(told, [(xb.tolist(), yb is None) for _ in range(2) for xb, yb in dl])
+    return told
+
+
+def test_noise_is_new_on_each_rank_and_in_each_epoch(one_thread):
+    told = launch(drawn, 3, start_method="fork")
+    noise = [x for batches in told for xb, _ in batches for x in xb]
+    assert len(set(noise)) == len(noise)
+    assert [(len(xb), spare) for xb, spare in told[2]] == 2*[(1, False), (1, False), (1, False), (1, True)]
+
+
 def predicted(n):
     model = Replica(network().eval()).eval()
     seen = []
@@ -165,6 +187,13 @@ def test_predictions_of_all_rows(n, in_worlds):
     for k, (preds, seen) in enumerate(in_worlds(predicted, n), 1):
         exact(preds, network()(x[:n]).detach())
         assert not preds.requires_grad and seen == [-(-n//k)]
+
+
+def turned(): return Replica(nn.Lambda(lambda x: x.T.contiguous().T)).eval()(x[:7])
+
+
+def test_predictions_that_lie_otherwise_in_memory(in_worlds):
+    for preds in in_worlds(turned): exact(preds, x[:7])
 
 
 def started():
@@ -275,6 +304,71 @@ def test_a_fresh_process():
     assert launch(who, 2, "a") == (0, 2, "0", "2", 1, "a")
 
 
+@pytest.mark.parametrize("device, gpus, chosen, backend", [("cpu", 0, [], "gloo"), ("cuda", 3, [0], "gloo"), ("cuda", 4, [3], None), ("cuda", 8, [3], None), ("cpu", 4, [], None)])
+def test_a_gpu_of_its_own(device, gpus, chosen, backend, monkeypatch):
+    "With GPUs that are not there: what torch is told on rank 7, the last of four on the second machine."
+    for name, value in dict(RANK=7, LOCAL_RANK=3, WORLD_SIZE=8, LOCAL_WORLD_SIZE=4).items(): monkeypatch.setenv(name, str(value))
+    calls = []
+    monkeypatch.setattr("fdl.distributed.default_device", lambda: torch.device(device))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
+    monkeypatch.setattr(dist, "init_process_group", lambda *args, **options: calls.append((args, options)))
+    monkeypatch.setattr(dist, "barrier", lambda: calls.append("all are here"))
+    init_process_group()
+    assert calls == [*chosen, ((backend, None), dict(rank=7, world_size=8)), "all are here"]
+
+
+def surroundings():
+    time.sleep(dist.get_rank()/5)                                                # rank 0 is the first to be done
+    return dist.get_rank(), torch.get_num_threads(), os.environ["FDL_TEST"]
+
+
+def test_a_copy_of_this_process(monkeypatch):
+    monkeypatch.setenv("FDL_TEST", "handed on")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try: assert launch(surroundings, 3, start_method="fork") == (0, 1, "handed on")
+    finally: torch.set_num_threads(threads)
+
+
+def test_waiting_costs_nothing(one_thread):
+    start = time.thread_time()
+    assert launch(lambda: time.sleep(dist.get_rank()), 2, start_method="fork") is None
+    assert time.thread_time() - start < 0.3
+
+
+class SlowStream(io.StringIO):
+    def flush(self): time.sleep(1)
+
+
+def fail_in_turn(file):
+    if dist.get_rank() == 1: sys.stdout = SlowStream()
+    else:
+        sys.stdout = open(file, "w")
+        print("so far")
+        time.sleep(0.3)
+    raise ValueError(f"this is {dist.get_rank()}")
+
+
+def test_the_first_failure_is_told_and_what_was_printed_is_kept(tmp_path, one_thread):
+    "Rank 1 fails first, and takes longer to go."
+    with pytest.raises(RuntimeError, match="(?s)rank 1 failed.*this is 1$"): launch(fail_in_turn, 2, tmp_path/"printed", start_method="fork")
+    assert (tmp_path/"printed").read_text() == "so far\n"
+
+
+def fail_alone(rank):
+    if dist.get_rank() == rank: raise ValueError("the others do not notice")
+    time.sleep(15)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ranks_that_work_on_are_ended(rank, one_thread):
+    before, start = children(), time.monotonic()
+    with pytest.raises(RuntimeError, match=f"(?s)rank {rank} failed.*do not notice"): launch(fail_alone, 3, rank, start_method="fork")
+    assert time.monotonic() - start < 10
+    assert children() <= before
+
+
 def trouble(how):
     if dist.get_rank() == 1: how()
     dist.all_reduce(torch.ones(1))
@@ -327,6 +421,12 @@ def test_functions_that_cannot_be_imported(monkeypatch):
     exec("def mine(): return 1", namespace)
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     with pytest.raises(ValueError, match="mine is defined in a notebook"): launch(namespace["mine"], 2)
+    class Started(Exception): pass
+    def starts(*args, **options): raise Started
+    monkeypatch.setattr("fdl.distributed.start_processes", starts)
+    with pytest.raises(Started): launch(who, 2)                                   # from a module, in a notebook
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "script.py", raising=False)
+    with pytest.raises(Started): launch(namespace["mine"], 2)
 
 
 def run_under_torchrun(script, n, *args, **more):

@@ -253,7 +253,7 @@ def test_dropout_drops_what_torch_drops(p, inplace):
         torch.manual_seed(0)
         results.append(value_and_grads(lambda x: f(x*1, p, True, inplace), x.requires_grad_()))
     assert_close(*results)
-    assert ours.dropout(x, p, training=False) is x
+    assert ours.dropout(x, p, training=False) is x and ours.dropout(x, 0.0) is x
     y = torch.tensor([inf, nan])
     assert ours.dropout(y, 1.0).tolist() == [0, 0]                              # a mask selects: inf times 0 would be nan
     if inplace: assert ours.dropout(y, p, inplace=True) is y

@@ -105,6 +105,7 @@ def test_errors_name_class_and_attribute():
     with pytest.raises(ValueError, match=r"in_channels/2.*not \(1, 3, 8, 8\) and \(4, 1, 3, 3\)"): nn.Conv2d(3, 4, 3, groups=2)(torch.ones(1, 3, 8, 8))
     with pytest.raises(ValueError, match="kernel_size must be an int of at least 1"): nn.Conv2d(3, 4, 0)(torch.ones(1, 3, 8, 8))
     with pytest.raises(ValueError, match=r"input must be \(n, 4, height, width\), but has shape \(2, 3, 5, 5\)"): nn.BatchNorm2d(4)(torch.ones(2, 3, 5, 5))
+    with pytest.raises(ValueError, match=r"has shape \(2, 4, 5\)"): nn.BatchNorm2d(4)(torch.ones(2, 4, 5))
     with pytest.raises(TypeError, match="mapping"): nn.Linear(1, 1).load_state_dict("model.pt")
 
 

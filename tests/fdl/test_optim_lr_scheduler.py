@@ -1,5 +1,6 @@
 "Schedules against torch's, step by step; how they compose; what they leave as it was."
 import copy
+import inspect
 import math
 import pickle
 import random
@@ -12,10 +13,10 @@ from torch.testing import assert_close
 
 from fdl import nn, optim
 from fdl.data import DataLoader, TensorDataset
-from fdl.functional import cross_entropy
+from fdl.functional import cross_entropy, mse_loss
 from fdl.optim import lr_scheduler
 from fdl.optim.lr_scheduler import StepLR, lr_find
-from fdl.training import fit
+from fdl.training import fit, loss_batch
 from helpers import assert_hands_on, seeded
 
 theirs = torch.optim.lr_scheduler
@@ -48,6 +49,12 @@ def rates(opt): return [g["lr"] for g in opt.param_groups]
 def test_names():
     assert_hands_on(lr_scheduler, theirs, "LinearLR")
     assert optim.lr_scheduler.StepLR is StepLR
+
+
+@pytest.mark.parametrize("name", [name for name in lr_scheduler.__all__ if hasattr(theirs, name)])
+def test_defaults_are_torchs(name):
+    ours, torchs = ({p.name: p.default for p in inspect.signature(getattr(lib, name)).parameters.values()} for lib in (lr_scheduler, theirs))
+    assert ours == {name: default for name, default in torchs.items() if name in ours}
 
 
 @settings(max_examples=120)
@@ -157,6 +164,12 @@ def test_works_in_torchs_sequence_on_torchs_optimizer_and_with_rules_of_torchs_k
     for _ in range(6):
         assert_close(rates(opt), rates(reference))
         for o, s in ((opt, sequence), (reference, twin)): o.step(), s.step()
+    opt, reference = (torch.optim.SGD([torch.ones(1)], lr=1.0) for _ in range(2))
+    again, too = lr_scheduler.ExponentialLR(opt, 0.5), theirs.ExponentialLR(reference, 0.5)                                         # the same one twice
+    sequence, twin = lr_scheduler.SequentialLR(opt, [again, StepLR(opt, 2), again], [3, 6]), theirs.SequentialLR(reference, [too, theirs.StepLR(reference, 2), too], [3, 6])
+    for _ in range(9):
+        assert_close(rates(opt), rates(reference))
+        for o, s in ((opt, sequence), (reference, twin)): o.step(), s.step()
     class Noam(lr_scheduler.LRScheduler):                                       # as torch's programs write it
         def get_lr(self): return [base*min((self.last_epoch + 1)**-0.5, (self.last_epoch + 1)/100) for base in self.base_lrs]
     opt = optim.SGD([torch.ones(1)], lr=1.0)
@@ -210,6 +223,13 @@ def test_one_cycle_where_torch_divides_by_zero(total, pct):
     for _ in range(total):
         assert all(math.isfinite(lr) and 0 <= lr <= 1 for lr in schedule.get_last_lr())
         schedule.step()
+    if pct == 1: assert max(rates(opt)) < 1e-3                                  # past the peak all is over
+
+
+def test_one_cycle_gives_no_momentum_to_rules_without():
+    opt = torch.optim.Adagrad([torch.ones(1)])
+    lr_scheduler.OneCycleLR(opt, 1.0, total_steps=3).step()
+    assert "momentum" not in opt.param_groups[0]
 
 
 # The search for a rate.
@@ -286,6 +306,38 @@ def test_lr_find_trains_in_training_mode():
     found = lr_find(model, cross_entropy, opt, dl, steps=5)
     torch.manual_seed(1)
     assert found == lr_find(model.train(), cross_entropy, opt, dl, steps=5)                 # with its dropout
+
+
+def test_lr_find_leaves_a_part_that_is_set_to_evaluation():
+    model, opt, dl = situation()
+    model[2].eval()
+    found = lr_find(model, cross_entropy, opt, dl, steps=5)
+    model[2].train().p = 0.0                                                    # no dropout either way
+    assert found == lr_find(model, cross_entropy, opt, dl, steps=5)
+
+
+def test_lr_find_trains_every_group_at_the_rates_that_it_returns():
+    x = torch.randn(8, 3, generator=seeded(), dtype=torch.float64)
+    def linear():
+        torch.manual_seed(0)
+        model = nn.Linear(3, 3).double()
+        return model, optim.SGD([{"params": [model.weight]}, {"params": [model.bias], "lr": 0.7}], lr=0.3)
+    model, opt = linear()
+    found, losses, _ = lr_find(model, mse_loss, opt, [(x, x)], 0.01, 0.16, 5)
+    assert_close(found, [0.01, 0.02, 0.04, 0.08, 0.16])
+    for lr, loss in zip(found, losses):
+        for group in opt.param_groups: group["lr"] = lr
+        assert_close(loss_batch(model, mse_loss, x, x, opt)[0].item(), loss)
+
+
+@pytest.mark.parametrize("told, tried", [((1.0, 4.0, 4.5, 1.0), 3), ((2.0, 1.0, 4.0, 3.0, 4.1, 1.0), 5), ((1.0, math.nan, 1.0), 2), ((1.0,)*120, 100)], ids=str)
+def test_lr_find_ends_at_four_times_the_lowest_loss(told, tried):
+    "With a loss that says what it is told to."
+    model, opt, _ = situation()
+    told_ = iter(told)
+    found, losses, _ = lr_find(model, lambda preds, targets: 0*preds.sum() + next(told_), opt, [(torch.ones(4, 6), torch.zeros(4, dtype=torch.int64))])
+    assert_close(losses, list(told[:tried]), equal_nan=True)
+    assert_close(found, [1e-6*1e7**(i/99) for i in range(tried)])
 
 
 def test_lr_find_finds_where_training_breaks():
