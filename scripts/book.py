@@ -96,6 +96,7 @@ def relink(text: str, folder: str, page: str) -> str:
     A file that is no page of the book is on GitHub; if the repository has no address, its name remains.
     """
     def new(link: re.Match) -> str:
+        if link[1] is None: return link[0]  # code
         label, target, part = link[1], *re.fullmatch(r"([^#]*)(#.*)?", link[2]).groups()
         if not target or re.match(r"\w+:|<", target): return link[0]
         path = os.path.normpath(f"{folder}/{target}")
@@ -103,7 +104,7 @@ def relink(text: str, folder: str, page: str) -> str:
             return f"[{label}]({os.path.relpath(PAGES[path], os.path.dirname(page) or '.')}{part or ''})"
         if not (ROOT/path).exists(): sys.exit(f"{page}: a link to {target}, and there is no {path}")
         return f"[{label}]({ADDRESS}/blob/main/{path})" if REPOSITORY else label
-    return re.sub(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)", new, text)
+    return re.sub(r"`[^`]*`|(?<!!)\[([^\]]*)\]\(([^)\s]+)\)", new, text)
 
 
 # The lessons.
@@ -182,10 +183,9 @@ def write_lesson(path: Path, names: list[Name], into: Path) -> None:
 
 # A machine of someone else: Colab opens a notebook alone, from a branch that has nothing but these.
 
-FETCH = """# Colab has only this notebook: fetch the course and install what it needs. This takes a minute.
-!git clone --quiet --depth 1 {address} fdl
-%pip install --quiet ./fdl
-%cd fdl/nbs"""
+FETCH = "\n".join([
+    "# Colab has only this notebook: fetch the course and install what it needs. This takes a minute.",
+    "!git clone --quiet --depth 1 {address} fdl", "%pip install --quiet ./fdl", "%cd fdl/nbs"])
 
 
 def colab(path: Path, address: str) -> nbformat.NotebookNode:
