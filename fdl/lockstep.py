@@ -186,14 +186,15 @@ def undone(model: Any, opt: Any) -> Iterator[None]:
     for module in model.modules(): owners += [vars(module), vars(module).get("_buffers", {})]
     before = [(owner, dict(owner)) for owner in owners]
     leaves = {t for t in tensors_in(owners) if t.is_leaf}
-    values = [(t, t.detach().clone(), t.grad) for t in leaves]
-    for t, _, grad in values: t.grad = copy.deepcopy(grad)
+    values = [(t, t.data, t.detach().clone(), t.grad) for t in leaves]
+    for t, *_, grad in values: t.grad = copy.deepcopy(grad)
     try:
         with rewound(): yield
     finally:
         for owner, attributes in before:
             owner.clear()
             owner.update(attributes)
-        for t, value, grad in values:
-            t.data.copy_(value)
+        for t, data, value, grad in values:
+            t.grad = None                                   # it may have another dtype by now
+            t.data = data.copy_(value)
             t.grad = grad

@@ -415,3 +415,13 @@ def test_no_gradient_in_both():
     models, loss_funcs, opts, batches = twins(Turned())
     for model in models: model.first.bias.requires_grad_(False)
     assert lockstep(models, loss_funcs, opts, batches) is None
+
+
+def test_undone_takes_back_a_change_of_dtype():
+    model = fdl.nn.Sequential(fdl.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    opt = fdl.optim.SGD(model.parameters(), lr=0.1)
+    before = {name: (value, value.clone()) for name, value in model.state_dict(keep_vars=True).items()}
+    with undone(model, opt): model.double()(torch.randn(4, 3, dtype=torch.float64)).sum().backward()
+    for name, value in model.state_dict(keep_vars=True).items():
+        assert value is before[name][0] and value.grad is None
+        assert torch.equal(value, before[name][1]) and value.dtype == before[name][1].dtype
