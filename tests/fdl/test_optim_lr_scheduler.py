@@ -323,7 +323,7 @@ def test_lr_find_trains_every_group_at_the_rates_that_it_returns():
         assert_close(loss_batch(model, mse_loss, x, x, opt)[0].item(), loss)
 
 
-@pytest.mark.parametrize("told, tried", [((1.0, 4.0, 4.5, 1.0), 3), ((2.0, 1.0, 4.0, 3.0, 4.1, 1.0), 5), ((1.0, math.nan, 1.0), 2), ((1.0,)*120, 100)], ids=str)
+@pytest.mark.parametrize("told, tried", [((1.0, 4.0, 4.5, 1.0), 3), ((2.0, 1.0, 4.0, 3.0, 4.1, 1.0), 5), ((1.0, math.nan, 1.0), 2), ((1.0,)*120, 100)], ids=lambda x: str(x)[:16])
 def test_lr_find_ends_at_four_times_the_lowest_loss(told, tried):
     "With a loss that says what it is told to."
     model, opt, _ = situation()
