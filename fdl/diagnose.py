@@ -228,7 +228,7 @@ def _shuffled(run: Run) -> str | None:
     x, y = (x - x.mean(0))/x.std(0).clamp(min=1e-8), y - y.mean(0)
     alike = (x @ x.T).fill_diagonal_(0)
     z = _above_chance(lambda order: (alike @ y[order] * y[order]).sum(), len(y))
-    if z < 4 and not (learned := _learned(run)) >= 4:      # by chance once in 30,000 times
+    if z < 4 and not (learned := _learned(run)) >= 4:      # chance gets there very rarely
         return (f"similar inputs have similar targets {z:.1f} standard deviations more than by "
                 f"chance; what the model learns of half of them helps with the rest {learned:.1f}")
 

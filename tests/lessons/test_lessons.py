@@ -33,7 +33,7 @@ LOOPBACK = "import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, s
 def copy(tmp_path_factory) -> Path:
     "A copy of what a lesson may read, without permission to write."
     copy = tmp_path_factory.mktemp("sealed")/"fdl"
-    for name in ("nbs", "fdl", "data", "scripts"): shutil.copytree(ROOT/name, copy/name, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    for name in ("nbs", "fdl", "exercises", "data", "scripts"): shutil.copytree(ROOT/name, copy/name, ignore=shutil.ignore_patterns(".*", "__pycache__"))
     for path in (*copy.rglob("*"), copy): path.chmod(0o555 if path.is_dir() else 0o444)
     return copy
 

@@ -161,12 +161,14 @@ def test_wheel_in_an_empty_environment(tmp_path):
     source.mkdir()
     for name in ("settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE"): shutil.copy(ROOT/name, source)
     shutil.copytree(ROOT/"fdl", source/"fdl", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT/"exercises", source/"exercises", ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path/"dist", source], check=True, capture_output=True)
     wheel, = (tmp_path/"dist").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = archive.read(next(n for n in names if n.endswith("METADATA"))).decode()
     assert {n for n in names if n.startswith("fdl/")} == {p.relative_to(ROOT).as_posix() for p in (ROOT/"fdl").rglob("*.py")}
+    assert all(n.startswith(("fdl/", "fdl-")) for n in names), "the wheel holds fdl and nothing else, no exercises"
     assert not [n for n in names if "mnist.pkl" in n], "the wheel must not carry the data"
     assert "Requires-Python: >=3.10" in metadata and "License-Expression: Apache-2.0" in metadata
 

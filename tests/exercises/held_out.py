@@ -1,0 +1,153 @@
+"""Wrong answers that were written before the checkers, and which the checkers have not been fitted to.
+
+Each function is called `exercise__misconception__anything`: the checker must refuse it, and should name that misconception.
+"""
+import torch
+
+from fdl.nn import Module, Sequential
+
+
+def outer__swapped__view(a, b): return a.unsqueeze(0) * b.unsqueeze(1)
+def outer__dot__both(a, b): return torch.sum(a * b)
+def outer__added__expand(a, b): return a.reshape(-1, 1).expand(len(a), len(b)) + b
+def outer__loop__rows(a, b): return torch.stack([x * b for x in a]) if len(a) else a[:, None] * b
+def outer__torchs__ger(a, b): return torch.ger(a, b)
+def outer__float32__empty(a, b): return (a.float()[:, None] * b.float())
+
+def tent__too_little__sum(t): return torch.relu(t - 1) - torch.relu(t - 2) + torch.relu(t - 3)
+def tent__below_zero__min(t): return torch.minimum(t - 1, 3 - t)
+def tent__sign_of_bias__sum(t): return torch.relu(t + 1) - 2*torch.relu(t + 2) + torch.relu(t + 3)
+def tent__stays_down__two(t): return torch.clamp(t - 1, min=0) - 2*torch.clamp(t - 2, min=0)
+
+def fold__bias_added__reduce(layers):
+    w, total = layers[0][0], sum(b for _, b in layers)
+    for w2, _ in layers[1:]: w = w2.mm(w)
+    return w, total
+
+def fold__order__chain(layers):
+    w, b = layers[0]
+    for w2, b2 in layers[1:]: w, b = w @ w2, w2 @ b + b2
+    return w, b
+
+def fold__emptied__pop(layers):
+    w, b = layers.pop()
+    while layers:
+        w1, b1 = layers.pop()
+        w, b = w @ w1, w @ b1 + b
+    return w, b
+
+def fold__two_only__index(layers):
+    if len(layers) == 1: return layers[0]
+    (w1, b1), (w2, b2) = layers[:2]
+    return w2 @ w1, b1 @ w2.T + b2
+
+def squared_distances__root__norm(a, b): return torch.linalg.norm(a[:, None] - b[None], dim=-1)
+def squared_distances__half_cross__sum(a, b): return (a*a).sum(1, keepdim=True) + (b*b).sum(1) - a.matmul(b.t())
+def squared_distances__big__pow(a, b): return torch.sum((a.unsqueeze(1) - b)**2, dim=2)
+def squared_distances__swapped__expand(a, b): return b.square().sum(1)[:, None] + a.square().sum(1) - 2 * b @ a.T
+def squared_distances__plus__sum(a, b): return a.square().sum(1)[:, None] + b.square().sum(1) + 2 * a @ b.T
+
+
+class Residual__no_skip__call(Module):
+    def __init__(self, block): self.layer = block
+    def forward(self, x): return self.layer(x)
+
+class Residual__hidden__dict(Module):
+    def __init__(self, block): self.parts = {"block": block}
+    def forward(self, x): return self.parts["block"](x) + x
+
+class Residual__changes_x__add(Module):
+    def __init__(self, block): self.f = block
+    def forward(self, x): return x.add_(self.f(x))
+
+class Residual__twice__two(Module):
+    def __init__(self, block): self.f = Sequential(block, block)
+    def forward(self, x): return x + self.f(x)
+
+
+def count_parameters__tensors__len(model, trainable=False):
+    return len([p for p in model.parameters() if p.requires_grad or not trainable])
+
+def count_parameters__shared_twice__names(model, trainable=False):
+    named = model.named_parameters(remove_duplicate=False)
+    return sum(p.numel() for _, p in named if not trainable or p.requires_grad)
+
+def count_parameters__ignores_trainable__all(model, trainable=False):
+    total = 0
+    for p in model.parameters(): total += p.numel()
+    return total
+
+def count_parameters__rows__shape(model, trainable=False):
+    return sum(p.shape[0] for p in model.parameters() if not trainable or p.requires_grad)
+
+
+def _keep(model, names):
+    for name, p in model.named_parameters(): p.requires_grad_(name in names)
+
+def freeze_all_but__returns_frozen__list(model, *prefixes):
+    every = [name for name, _ in model.named_parameters()]
+    keep = [name for name in every if name.startswith(prefixes)]
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in every): raise ValueError(prefix)
+    _keep(model, keep)
+    return [name for name in every if name not in keep]
+
+def freeze_all_but__no_error__tuple(model, *prefixes):
+    keep = [name for name, _ in model.named_parameters() if name.startswith(prefixes)]
+    _keep(model, keep)
+    return keep
+
+def freeze_all_but__any_fits__one(model, *prefixes):
+    keep = [name for name, _ in model.named_parameters() if name.startswith(prefixes)]
+    if not keep: raise ValueError("no prefix fits")
+    _keep(model, keep)
+    return keep
+
+def freeze_all_but__nothing_frozen__set(model, *prefixes):
+    keep = []
+    for prefix in prefixes:
+        if not any(n.startswith(prefix) for n, _ in model.named_parameters()): raise ValueError(prefix)
+    for name, p in model.named_parameters():
+        if name.startswith(prefixes): keep.append(name)
+        else: p.frozen = True
+    return keep
+
+
+def record_outputs__hooks_left__plain(model, x):
+    found = {}
+    for path, module in model.named_modules():
+        if path: module.register_forward_hook(lambda m, i, o, path=path: found.update({path: o}))
+    model(x)
+    return found
+
+def record_outputs__left_on_error__after(model, x):
+    found, handles = {}, []
+    for path, module in model.named_modules():
+        if not path: continue
+        def hook(module, args, output, path=path): found[path] = output
+        handles += [module.register_forward_hook(hook)]
+    model(x)
+    for handle in handles: handle.remove()
+    return found
+
+def record_outputs__late_binding__closure(model, x):
+    found, handles = {}, []
+    try:
+        for path, module in model.named_modules():
+            if path == "": continue
+            def hook(module, args, output): found[path] = output
+            handles.append(module.register_forward_hook(hook))
+        model(x)
+    finally:
+        for h in handles: h.remove()
+    return found
+
+def record_outputs__itself_too__all(model, x):
+    found, handles = {}, []
+    try:
+        for path, module in model.named_modules():
+            handles.append(module.register_forward_hook(lambda m, i, o, path=path: found.__setitem__(path, o)))
+        model(x)
+    finally:
+        for h in handles: h.remove()
+    return found

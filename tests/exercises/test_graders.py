@@ -1,0 +1,120 @@
+"""The graders are graded: what is right passes, what is wrong is refused and named, and each break of a solution is noticed.
+
+`pytest -s` shows the confusion matrix: how many answers of each kind were given which kind of verdict.
+"""
+import inspect
+import textwrap
+
+import pytest
+
+import exercises
+from exercises import engine
+from exercises.engine import EXERCISES, Exercise, verdict
+from mutants import broken
+
+import held_out
+
+ALL = list(EXERCISES.values())
+LABELLED = [(e, w) for e in ALL for w in e.wrongs]
+HELD_OUT = [(*name.split("__")[:2], answer) for name, answer in vars(held_out).items() if name.split("__")[0] in EXERCISES]
+GOAL = .95
+# Breaks of a solution that change nothing that the exercise asks for, by exercise: the new line, or a part of it.
+EQUIVALENT = {
+    "tent": ["3.0], dtype=t.dtype) - t)", "torch.tensor([1.0, 2.0, 3.0])) @"],  # the same tent from the right; the sum has the wider type
+    "mse_loss": ["(target - input)"],  # a square has no sign
+    "Linear": ["uniform_(bound, bound)) if bias"]}  # a bias may start anywhere within the bound
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch, tmp_path):
+    "Less time for an answer, and a file of one's own for the progress."
+    monkeypatch.setattr(engine, "SECONDS", 1)
+    monkeypatch.setenv("FDL_PROGRESS", str(tmp_path/"progress.json"))
+
+
+@pytest.mark.parametrize("exercise", ALL, ids=lambda e: e.__name__)
+def test_complete(exercise):
+    "What CONTRIBUTING wants of each exercise."
+    assert exercise.title and exercise.kind in ("implement", "predict", "debug", "derive", "extend", "rewrite")
+    assert len(exercise.wrongs) >= 5 and len(exercise.hints) >= 2
+    assert len({w.words for w in exercise.wrongs}) == len(exercise.wrongs)
+    assert len(engine.inputs(exercise)) >= 4
+
+
+@pytest.mark.parametrize("exercise", ALL, ids=lambda e: e.__name__)
+def test_right_answers_pass(exercise):
+    assert inspect.getsource(exercise.solution) != inspect.getsource(exercise.second)
+    for answer in (exercise.solution, exercise.second):
+        v = verdict(exercise, answer)
+        assert v.kind == "passed", f"{answer.__name__}: {exercises.message(v)!r}"
+
+
+def stubs(exercise: type[Exercise]) -> list:
+    "What a learner has before the first line is written."
+    def ellipsis(*args, **kwargs): ...
+    def described(*args, **kwargs):
+        "What it shall do."
+        ...
+    def raises(*args): raise NotImplementedError("write it")
+    class Whole(exercises.engine.torch.nn.Module):
+        "What it shall do."
+        def __init__(self, block): ...
+        def forward(self, x): ...
+    return [ellipsis, described, raises, Whole]
+
+
+@pytest.mark.parametrize("exercise", ALL, ids=lambda e: e.__name__)
+def test_a_stub_is_not_started(exercise):
+    for stub in stubs(exercise): assert verdict(exercise, stub).kind == "not started"
+
+
+@pytest.mark.parametrize("exercise, wrong", LABELLED, ids=lambda x: getattr(x, "label", getattr(x, "__name__", "")))
+def test_a_mistake_is_named(exercise, wrong):
+    v = verdict(exercise, wrong.answer)
+    assert v.kind == wrong.label, v.words
+    said = repr(exercises.message(v))
+    assert v.words in said.replace("`", "") or v.words.replace("`", "") in said
+
+
+def test_held_out(capsys):
+    "Answers written before the checker: all are refused, and nearly all are named."
+    kinds = [(f"{name} {label}", verdict(EXERCISES[name], answer).kind, label) for name, label, answer in HELD_OUT]
+    assert [name for name, kind, _ in kinds if kind in ("passed", "not started")] == []
+    named = sum(kind == label for _, kind, label in kinds)
+    with capsys.disabled(): print(f" {named} of {len(kinds)} held-out mistakes named ", end="")
+    assert named >= .9*len(kinds), [k for k in kinds if k[1] != k[2]]
+
+
+def test_confusion(capsys):
+    "The matrix: rows are what was given, columns what was said."
+    rows = {"right": [], "mistake": []}
+    for e in ALL: rows["right"] += [verdict(e, a).kind == "passed" for a in (e.solution, e.second)]
+    found = [(w.label, verdict(e, w.answer).kind) for e, w in LABELLED]
+    named = sum(a == b for a, b in found)
+    other = sum(a != b and b != "passed" for a, b in found)
+    table = [("given", "passed", "named", "other name"), ("right", sum(rows["right"]), 0, len(rows["right"]) - sum(rows["right"])),
+             ("mistake", sum(b == "passed" for _, b in found), named, other)]
+    with capsys.disabled(): print("\n" + "\n".join("{:<10}{:>10}{:>10}{:>12}".format(*row) for row in table))
+    assert all(rows["right"]) and named >= GOAL*len(found)
+
+
+def broken_answers(exercise: type[Exercise]):
+    "The solution, broken by the audit's operators: (the lines that differ, the answer)."
+    source = textwrap.dedent(inspect.getsource(exercise.solution))
+    module = inspect.getmodule(exercise)
+    for _, _, text, lines in broken(source):
+        space = dict(vars(module))
+        exec(compile(text, f"<{exercise.__name__}>", "exec"), space)
+        yield lines, space["solution"]
+
+
+@pytest.mark.parametrize("exercise", ALL, ids=lambda e: e.__name__)
+def test_breaks_are_noticed(exercise):
+    known = EQUIVALENT.get(exercise.__name__, [])
+    found = [(lines, verdict(exercise, answer).kind) for lines, answer in broken_answers(exercise)]
+    survived = [lines for lines, kind in found if kind == "passed"]
+    unknown = [lines for lines in survived if not any(part in lines for part in known)]
+    unused = [part for part in known if not any(part in lines for lines in survived)]
+    total = len(found) - len(survived) + len(unknown)
+    assert not unused, f"no break that survives has {unused}"
+    assert len(unknown) <= (1 - GOAL)*total, "\n".join(unknown)
