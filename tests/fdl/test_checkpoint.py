@@ -453,3 +453,19 @@ def test_folders_are_made_and_without_every_only_whole_epochs_are_saved(tmp_path
     file = tmp_path/"a"/"b"/"run.pt"
     with pytest.raises(Stop): Run().go(2, Checkpoint(file), step=stopping(3))
     assert load(file)["losses"] == []
+
+
+class Picky:
+    def __init__(self, n): self.n = n
+    def state_dict(self): return {"n": self.n}
+    def load_state_dict(self, state):
+        if state != self.state_dict(): raise ValueError(f"{state} is not mine")
+
+
+def test_a_part_that_refuses_leaves_the_others_as_they_were(tmp_path):
+    file, other = tmp_path/"run.pt", Run()
+    def states(): return copy.deepcopy([part.state_dict() for part in (other.model, other.opt, other.scheduler)])
+    Run().go(1, Checkpoint(file, parts={"picky": Picky(1)}))
+    before = states()
+    with pytest.raises(ValueError, match="of another run: {'n': 1} is not mine"): other.go(2, Checkpoint(file, parts={"picky": Picky(2)}))
+    equal(states(), before)
