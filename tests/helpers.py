@@ -1,4 +1,6 @@
 "What several test files share: the same call on ours and on torch's, values, gradients and all."
+import inspect
+
 import torch
 from torch.testing import assert_close
 from torch.testing._internal.common_methods_invocations import op_db
@@ -67,8 +69,24 @@ def assert_alike(ours, theirs):
     else: assert ours == theirs
 
 
+def defaults(f) -> dict:
+    "The arguments of a function that have defaults; those of torch that are not written in Python show none, and its global generator is None."
+    try: found = {name: p.default for name, p in inspect.signature(f).parameters.items() if p.default is not p.empty}
+    except (ValueError, TypeError): return {}
+    return {name: None if value is torch.default_generator else value for name, value in found.items()}
+
+
+def assert_same_defaults(ours, theirs):
+    "The arguments that both have have the same defaults."
+    mine, torchs = defaults(ours), defaults(theirs)
+    both = mine.keys() & torchs.keys()
+    assert {name: mine[name] for name in both} == {name: torchs[name] for name in both}, ours
+
+
 def assert_hands_on(ours, theirs, name: str):
-    "A module of ours gives torch's object for a name that it has not built, and lists its own names only."
+    "A module of ours gives torch's object for a name that it has not built, lists its own names only, and has torch's defaults."
+    for own in ours.__all__:
+        if hasattr(theirs, own): assert_same_defaults(getattr(ours, own), getattr(theirs, own))
     assert name not in dir(ours) and getattr(ours, name) is getattr(theirs, name)
     assert sorted(dir(ours)) == sorted(ours.__all__)
     for missing in ("NoSuchName", "_private", next(name for name in dir(theirs) if name[0] == "_" != name[1] and name not in vars(ours))):

@@ -430,3 +430,42 @@ def test_a_shared_run_whose_rank_was_killed_goes_on_in_any_number_of_processes(t
         assert_close(found, alone, rtol=1e-12, atol=1e-12)
     with pytest.raises(RuntimeError, match="SIGKILL"): run(2, tmp_path/"drop.pt", 2, 3, 0.5, 10)
     equal(run(2, tmp_path/"drop.pt", 2, 3, 0.5), run(2, None, 0, 3, 0.5))          # each rank has its masks again
+
+
+def test_random_numbers_of_every_device(monkeypatch):
+    "Of two that are not there; then the second is missing."
+    states = ["first", "second"]
+    class Device:
+        get_rng_state = staticmethod(lambda i: states[i])
+        set_rng_state = staticmethod(lambda state, i: states.__setitem__(i, state))
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: "cuda")
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "get_device_module", {"cuda": Device}.__getitem__)
+    before = random_states()
+    for devices, expected in ((2, ["first", "second"]), (1, ["first", "later"])):
+        monkeypatch.setattr(torch.accelerator, "device_count", lambda: devices)
+        states[:] = ["later", "later"]
+        set_random_states(before)
+        assert states == expected
+
+
+def test_folders_are_made_and_without_every_only_whole_epochs_are_saved(tmp_path):
+    file = tmp_path/"a"/"b"/"run.pt"
+    with pytest.raises(Stop): Run().go(2, Checkpoint(file), step=stopping(3))
+    assert load(file)["losses"] == []
+
+
+class Picky:
+    def __init__(self, n): self.n = n
+    def state_dict(self): return {"n": self.n}
+    def load_state_dict(self, state):
+        if state != self.state_dict(): raise ValueError(f"{state} is not mine")
+
+
+def test_a_part_that_refuses_leaves_the_others_as_they_were(tmp_path):
+    file, other = tmp_path/"run.pt", Run()
+    def states(): return copy.deepcopy([part.state_dict() for part in (other.model, other.opt, other.scheduler)])
+    Run().go(1, Checkpoint(file, parts={"picky": Picky(1)}))
+    before = states()
+    with pytest.raises(ValueError, match="of another run: {'n': 1} is not mine"): other.go(2, Checkpoint(file, parts={"picky": Picky(2)}))
+    equal(states(), before)

@@ -1,5 +1,4 @@
 "fdl.functional beside torch.nn.functional: values, gradients, memory formats, and what is refused."
-import inspect
 from itertools import product
 from math import inf, log, nan
 
@@ -7,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import as_dtype, assert_same, is_real, reads_nothing_back, samples, seeded, value_and_grads
+from helpers import as_dtype, assert_same, assert_same_defaults, is_real, reads_nothing_back, samples, seeded, value_and_grads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
@@ -358,17 +357,10 @@ def test_what_is_not_built_is_torchs():
         with pytest.raises(AttributeError, match=f"'fdl.functional' has no attribute '{name}'"): getattr(ours, name)
 
 
-def defaults(f) -> dict:
-    "The arguments of a function that have defaults; those of torch that are not written in Python show none."
-    try: return {name: p.default for name, p in inspect.signature(f).parameters.items() if p.default is not p.empty}
-    except (ValueError, TypeError): return {}
-
-
 @pytest.mark.parametrize("mine, torchs", [(getattr(lib, name), getattr(other, name)) for lib, other in ((ours, F), (fdl.nn, torch.nn)) for name in lib.__all__
                                           if hasattr(other, name) and name != "ModuleList"], ids=lambda x: f"{x.__module__}.{x.__name__}")
 def test_defaults_are_torchs(mine, torchs):
-    known = defaults(torchs)
-    assert {name: value for name, value in defaults(mine).items() if name in known} == {name: value for name, value in known.items() if name in defaults(mine)}
+    assert_same_defaults(mine, torchs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

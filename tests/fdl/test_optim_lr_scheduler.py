@@ -1,6 +1,5 @@
 "Schedules against torch's, step by step; how they compose; what they leave as it was."
 import copy
-import inspect
 import math
 import pickle
 import random
@@ -49,12 +48,6 @@ def rates(opt): return [g["lr"] for g in opt.param_groups]
 def test_names():
     assert_hands_on(lr_scheduler, theirs, "LinearLR")
     assert optim.lr_scheduler.StepLR is StepLR
-
-
-@pytest.mark.parametrize("name", [name for name in lr_scheduler.__all__ if hasattr(theirs, name)])
-def test_defaults_are_torchs(name):
-    ours, torchs = ({p.name: p.default for p in inspect.signature(getattr(lib, name)).parameters.values()} for lib in (lr_scheduler, theirs))
-    assert ours == {name: default for name, default in torchs.items() if name in ours}
 
 
 @settings(max_examples=120)
@@ -330,7 +323,7 @@ def test_lr_find_trains_every_group_at_the_rates_that_it_returns():
         assert_close(loss_batch(model, mse_loss, x, x, opt)[0].item(), loss)
 
 
-@pytest.mark.parametrize("told, tried", [((1.0, 4.0, 4.5, 1.0), 3), ((2.0, 1.0, 4.0, 3.0, 4.1, 1.0), 5), ((1.0, math.nan, 1.0), 2), ((1.0,)*120, 100)], ids=str)
+@pytest.mark.parametrize("told, tried", [((1.0, 4.0, 4.5, 1.0), 3), ((2.0, 1.0, 4.0, 3.0, 4.1, 1.0), 5), ((1.0, math.nan, 1.0), 2), ((1.0,)*120, 100)], ids=lambda x: str(x)[:16])
 def test_lr_find_ends_at_four_times_the_lowest_loss(told, tried):
     "With a loss that says what it is told to."
     model, opt, _ = situation()
