@@ -133,6 +133,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fdl.functional._choose': ('cross_entropy.html#_choose', 'fdl/functional.py'),
                                 'fdl.functional._images': ('convolutions.html#_images', 'fdl/functional.py'),
                                 'fdl.functional._pair': ('convolutions.html#_pair', 'fdl/functional.py'),
+                                'fdl.functional._pool_windows': ('convolutions.html#_pool_windows', 'fdl/functional.py'),
                                 'fdl.functional._reduce': ('matmul.html#_reduce', 'fdl/functional.py'),
                                 'fdl.functional._weigh': ('cross_entropy.html#_weigh', 'fdl/functional.py'),
                                 'fdl.functional._wide': ('matmul.html#_wide', 'fdl/functional.py'),

@@ -183,28 +183,16 @@ def _pair(value: Size2, name: str = "", least: int = 0) -> tuple[int, int]:
         return int(pair[0]), int(pair[1])
     raise ValueError(f"{name} must be an int of at least {least}, or two of them, not {value!r}")
 
-def _windows(input: Tensor, kernel: Size2, stride: Size2, padding: Size2, ceil_mode: bool = False,
-             fill: float = 0.0) -> Tensor:
-    "The windows of `input` (..., h, w), padded with `fill`, as (..., kh, kw, oh, ow)."
-    kernel, stride, sides = _pair(kernel, "kernel_size", 1), _pair(stride, "stride", 1), []
-    for size, k, s, p in zip(input.shape[-2:], kernel, stride, _pair(padding, "padding")):
-        steps, left = divmod(size + 2*p - k, s)
-        if steps < 0 or input.ndim < 3 or fill and 2*p > k:
-            raise ValueError(f"windows of {kernel} with padding {padding} do not fit into input "
-                             f"{tuple(input.shape)}, which must be (n, channels, height, width)")
-        more = ceil_mode and left > 0 and (steps + 1)*s < size + p         # one that starts inside
-        sides = [p, p + s - left if more else p, *sides]       # constant_pad_nd: the width first
-    x = torch.constant_pad_nd(input, sides, fill) if any(sides) else input
-    return _Windows.apply(x, kernel, stride)
+def _windows(input: Tensor, kernel: Size2, stride: Size2, padding: Size2 = 0) -> Tensor:
+    "The windows of `input` (..., h, w), with zeros around it, as (..., kh, kw, oh, ow)."
+    kernel, (ph, pw) = _pair(kernel, "kernel_size", 1), _pair(padding, "padding")
+    x = torch.constant_pad_nd(input, (pw, pw, ph, ph)) if ph or pw else input
+    if x.ndim < 3 or x.shape[-2] < kernel[0] or x.shape[-1] < kernel[1]:
+        raise ValueError(f"windows of {kernel} with padding {padding} do not fit into input "
+                         f"{tuple(input.shape)}, which must be (n, channels, height, width)")
+    return _Windows.apply(x, kernel, _pair(stride, "stride", 1))
 
 # %% ../nbs/14_convolutions.ipynb #14e00003
-def _images(x: Tensor, *like: Tensor) -> Tensor:
-    "`x` (..., c, h, w), with channels last in memory if one of `like` has."
-    kind, like = torch.contiguous_format, [t for t in like if t.ndim == x.ndim == 4]
-    for (_, C, H, W), (n, c, h, w) in ((t.shape, t.stride()) for t in like):
-        if 0 < c and c*C <= w and w*W <= h and c < h*H <= n: kind = torch.channels_last
-    return x.contiguous(memory_format=kind)
-
 def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size2 = 1,
            padding: Size2 = 0, *, groups: int = 1) -> Tensor:
     """The scalar product of each kernel in `weight` with each window of `input`, plus `bias`.
@@ -228,7 +216,26 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Si
     else: maps = torch.baddbmm(bias.view(groups, out, 1), kernels, columns)
     return _images(maps.view(len(weight), *places).movedim(0, -3), input, weight)
 
+# %% ../nbs/14_convolutions.ipynb #14e00009
+def _images(x: Tensor, *like: Tensor) -> Tensor:
+    "`x` (..., c, h, w), with channels last in memory if one of `like` has."
+    kind, like = torch.contiguous_format, [t for t in like if t.ndim == x.ndim == 4]
+    for (_, C, H, W), (n, c, h, w) in ((t.shape, t.stride()) for t in like):
+        if 0 < c and c*C <= w and w*W <= h and c < h*H <= n: kind = torch.channels_last
+    return x.contiguous(memory_format=kind)
+
 # %% ../nbs/14_convolutions.ipynb #14e00004
+def _pool_windows(input: Tensor, kernel: Size2, stride: Size2, padding: Size2, ceil_mode: bool,
+                  fill: float = 0.0) -> Tensor:
+    "`_windows` of `input`, padded with `fill`; if `ceil_mode`, the last may reach over the edge."
+    kernel, stride, sides = _pair(kernel, "kernel_size", 1), _pair(stride, "stride", 1), []
+    for size, k, s, p in zip(input.shape[-2:], kernel, stride, _pair(padding, "padding")):
+        if fill and 2*p > k: raise ValueError(f"padding {p} is more than half of kernel_size {k}")
+        left = (size + 2*p - k) % s                         # what the last whole window leaves over
+        more = ceil_mode and left > 0 and p + s < k + left  # the next one starts inside
+        sides = [p, p + s - left if more else p, *sides]
+    return _windows(torch.constant_pad_nd(input, sides, fill), kernel, stride)
+
 def avg_pool2d(input: Tensor, kernel_size: Size2, stride: Size2 | None = None, padding: Size2 = 0,
                ceil_mode: bool = False) -> Tensor:
     """The mean of each window of `input`, channel by channel; padding counts as zeros.
@@ -239,7 +246,7 @@ def avg_pool2d(input: Tensor, kernel_size: Size2, stride: Size2 | None = None, p
     Source: LeCun et al., Gradient-Based Learning Applied to Document Recognition (1998), II.B.
     """
     stride = kernel_size if stride is None else stride
-    windows = _windows(input, kernel_size, stride, padding, ceil_mode)
+    windows = _pool_windows(input, kernel_size, stride, padding, ceil_mode)
     axes = zip(input.shape[-2:], windows.shape[-2:], *map(_pair, (kernel_size, stride, padding)))
     rows, cols = ((size + 2*p - s*torch.arange(out, device=input.device)).clamp(max=k)
                   for size, out, k, s, p in axes)           # the pixels of a window that are inside
@@ -255,7 +262,7 @@ def max_pool2d(input: Tensor, kernel_size: Size2, stride: Size2 | None = None, p
     Source: Goodfellow, Bengio and Courville, Deep Learning (2016), 9.3.
     """
     stride = kernel_size if stride is None else stride
-    windows = _windows(input, kernel_size, stride, padding, ceil_mode, -torch.inf)
+    windows = _pool_windows(input, kernel_size, stride, padding, ceil_mode, -torch.inf)
     return _images(windows.flatten(-4, -3).max(-3).values, input)
 
 # %% ../nbs/15_normalization.ipynb #fae7cc2c
