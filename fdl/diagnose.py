@@ -177,7 +177,7 @@ def _squashed(run: Run) -> str | None:
     except RuntimeError: return                        # a loss of probabilities takes nothing else
     within = free > 0.2*blank and wild < blank + 1
     if free > -1e-3 and (within or kept - free > 0.2*(first - free)):    # < 0: of logarithms
-        return (f"with the scores themselves trained, the loss falls from {first:.3g} to {kept:.3g}, "
+        return (f"with the scores trained directly, the loss falls from {first:.3g} to {kept:.3g}, "
                 "and no further")
 
 # %% ../nbs/17_diagnosis.ipynb #a56c8c71
