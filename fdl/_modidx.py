@@ -214,6 +214,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                         'fdl.nn.ModuleList.__iter__': ('modules.html#modulelist.__iter__', 'fdl/nn.py'),
                         'fdl.nn.ModuleList.__len__': ('modules.html#modulelist.__len__', 'fdl/nn.py'),
                         'fdl.nn.ModuleList.__setitem__': ('modules.html#modulelist.__setitem__', 'fdl/nn.py'),
+                        'fdl.nn.ModuleList.add_module': ('modules.html#modulelist.add_module', 'fdl/nn.py'),
                         'fdl.nn.ModuleList.append': ('modules.html#modulelist.append', 'fdl/nn.py'),
                         'fdl.nn.ReLU': ('modules.html#relu', 'fdl/nn.py'),
                         'fdl.nn.ReLU.__init__': ('modules.html#relu.__init__', 'fdl/nn.py'),

@@ -162,6 +162,12 @@ class ModuleList(Module):
     def __init__(self, modules: Iterable[Module] = ()):
         for module in modules: self.append(module)
 
+    def add_module(self, name: str, module: torch.nn.Module) -> None:
+        "Assigns a module by name."
+        if not isinstance(module, torch.nn.Module):
+            raise TypeError(f"{type(module).__name__} is not a Module: wrap a function in Lambda")
+        super().add_module(name, module)
+
     def append(self, module: Module) -> "ModuleList":
         "This list with `module` at its end."
         number = len(self)
@@ -179,7 +185,7 @@ class ModuleList(Module):
         return part
 
     def __setitem__(self, index: int, module: Module) -> None:
-        setattr(self, list(self._modules)[index], module)
+        self.add_module(list(self._modules)[index], module)
 
 # %% ../nbs/07_modules.ipynb #55a63534
 class Sequential(ModuleList):

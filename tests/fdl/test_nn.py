@@ -578,3 +578,10 @@ def test_calls_pass_everything_on():
         def forward(self, *args, **kwargs): return args, kwargs
     assert Echo()(1, 2, key=3) == ((1, 2), {"key": 3})
     assert nn.Lambda(lambda a, b: a - b)(5, 3) == 2
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Sequential(nn.Linear(2, 2), torch.relu), lambda: nn.Sequential([nn.Linear(2, 2), nn.ReLU()]), lambda: nn.Sequential({"a": nn.ReLU}),
+                                  lambda: nn.ModuleList([nn.Linear(2, 2), nn.ReLU]), lambda: nn.ModuleList().append(torch.zeros(2)),
+                                  lambda: nn.Sequential(nn.ReLU()).__setitem__(0, torch.tanh)], ids=["function", "list", "class in a dict", "class", "tensor", "set"])
+def test_containers_refuse_what_is_no_module(make):
+    with pytest.raises(TypeError, match="is not a Module"): make()
