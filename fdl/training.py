@@ -84,7 +84,8 @@ def evaluate(model: Callable, loss_func: Callable, dl: Iterable,
 
     The model is in evaluation mode; afterwards each module is in its own again. Batches go to the
     device of its parameters, and weigh what a mean divides by: ignored targets (-100, or the
-    function's `ignore_index`) do not count, class weights do. `metrics` None: accuracy of classes.
+    `ignore_index` of a function or partial; a lambda hides it) do not count, class weights do.
+    `metrics` None: accuracy of classes.
     Shapes: batches (`xb`, `yb`) of n rows; each function turns `model(xb)` and `yb` into a mean.
     Raises `ValueError` when `dl` gives no batches, a mean is not 0-d, or two metrics share a name.
     """
@@ -142,7 +143,7 @@ def _alarm(epoch: int, losses: list[tuple[Tensor, Tensor]]) -> FloatingPointErro
     where = f"batch {bad[0]} of {len(losses)}" if bad else "validation"
     return FloatingPointError(
         f"epoch {epoch}, {where}: the loss is nan or infinite. In the very first batch, look at "
-        "inputs, targets and weights; later, mostly the learning rate is too large: try a tenth.")
+        "inputs, targets and weights; later, at that batch's inputs, then try a tenth of the rate.")
 
 # %% ../nbs/11_validation.ipynb #e82c4740
 def epochs(n_epochs: int, model: Callable, loss_func: Callable, opt: Any, train_dl: Iterable,
@@ -198,9 +199,9 @@ def fit(n_epochs: int, model: Callable, loss_func: Callable, opt: Any, train_dl:
                               metrics=metrics, scheduler=scheduler, step=counted):
                 history.append(row)
                 lines = repr(history).splitlines()
-                if progress: bar.write("\n".join(lines[-1 if history[1:] else 0:]))
+                if progress: bar.write("\n".join(lines[-1 if history[1:] else 0:]))  # head once
                 bar.set_description(f"epoch {min(row['epoch'] + 1, n_epochs)} of {n_epochs}")
-                bar.update(row["epoch"]*(total or 0)//n_epochs - bar.n)
+                bar.update(row["epoch"]*(total or 0)//n_epochs - bar.n)    # `step` may skip some
         except KeyboardInterrupt:
             print(f"Ctrl-C: the history has {len(history)} of {n_epochs} epochs")
     return history
