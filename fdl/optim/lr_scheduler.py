@@ -198,6 +198,7 @@ def lr_find(model: Any, loss_func: Callable, opt: Any, dl: Iterable, start_lr: f
 
     It stops early once a loss is four times the lowest, or not finite. Model, optimizer, loader
     and random numbers are left as they were: training goes on as if it had not been called.
+    The copy of the optimizer has none of its hooks.
     Raises `ValueError` when `dl` gives no batches, or when the very first loss is not finite.
     Source: Smith, Cyclical Learning Rates for Training Neural Networks (2017), section 3.3.
     """
