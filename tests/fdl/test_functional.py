@@ -239,6 +239,11 @@ def test_pools_of_any_size(size, kernel, stride, padding, ceil_mode, batch):
         assert_same(*(lambda x, f=getattr(lib, name): f(x, kernel, stride, padding, ceil_mode=ceil_mode) for lib in (ours, F)), x)
 
 
+def test_a_window_that_fits_only_over_the_edge():
+    for name in ("avg_pool2d", "max_pool2d"):
+        assert_same(*(lambda x, f=getattr(lib, name): f(x, 3, 2, ceil_mode=True) for lib in (ours, F)), torch.randn(1, 2, 2, requires_grad=True))
+
+
 def test_ties_and_nan_in_max_pool():
     for args in ((2,), (3, 1, 1)): assert_same(lambda x: ours.max_pool2d(x, *args), lambda x: F.max_pool2d(x, *args), torch.zeros(1, 1, 4, 4, requires_grad=True))
     assert_same(lambda x: ours.max_pool2d(x, 2), lambda x: F.max_pool2d(x, 2), torch.tensor([[[1., nan], [3., 4.]]], requires_grad=True))
