@@ -131,8 +131,9 @@ class TensorDataset(Dataset):
     def __len__(self) -> int: return len(self.tensors[0])
 
 class Subset(Dataset):
-    "The items of `dataset` at `indices`, in that order; nothing is copied."
+    "The items of `dataset` at `indices`, or where a mask is True; nothing is copied."
     def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        if getattr(indices, "dtype", None) == torch.bool: indices = indices.nonzero()[:, 0]  # mask
         self.dataset, self.indices = dataset, torch.as_tensor(indices, dtype=torch.int64)
 
     def __getitem__(self, index: int) -> Any: return self.dataset[self.indices[index].item()]

@@ -366,3 +366,8 @@ def test_an_epoch_comes_again_from_the_states_at_its_start(dataset, num_workers,
     for again in (loader(generator), dl if not own else loader(generator)):
         set_states(states, generator)
         assert_alike([list(again), list(again)], [second, third])
+
+
+def test_a_mask_picks_its_items():
+    part = D.Subset(D.TensorDataset(x, y), y == y[0])
+    assert len(part) == int((y == y[0]).sum()) and all(part[i][1] == y[0] for i in range(len(part)))
