@@ -19,6 +19,7 @@ import run_notebooks
 from course import LESSONS, NOTEBOOKS, ROOT, declared, read
 
 MOST_SECONDS = {"14_convolutions": 75, "19_training_fast": 120}  # all others: 60
+LONGEST = ("05", "08", "12", "13", "14", "19")  # run a second time weekly only, so that `make test` keeps its quarter of an hour
 NO_NETWORK = str(ROOT/"tests"/"no_network")
 SHIFTED_SEEDS = Path(__file__).parent/"shifted_seeds.py"
 # What each test runs: by how much the seeds are moved, and one of run_notebooks.ROUNDINGS.
@@ -118,7 +119,7 @@ def test_runs_alone(path, runs):
     compare(path, nb, run_notebooks.machine() == run_notebooks.MACHINE and path.stem not in run_notebooks.OWN)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [pytest.param(path, marks=pytest.mark.weekly if path.stem[:2] in LONGEST else (), id=path.stem) for path in NOTEBOOKS])
 def test_other_seeds(path, runs, capsys):
     """What the lesson asserts hangs neither on the seeds that it sets nor on how the machine rounds, and it takes what it
     declares: up to twice that on a machine that is slow or busy. (The arithmetic in which outputs are stored is slower than a
