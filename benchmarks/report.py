@@ -22,15 +22,16 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def machine(threads: int) -> dict:
-    "What the numbers depend on, without the machine's name."
+def machine(threads: int, cuda: bool = False) -> dict:
+    "What the numbers depend on, without the machine's name; with `cuda` the card too."
     import torch
 
     versions = {"Python": platform.python_version()}
     for package in PACKAGES:
         try: versions[package] = version(package)
         except PackageNotFoundError: versions[package] = "not installed"
-    return {"system": platform.system(), "processor": processor(), "instructions": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count(),
+    card = {"card": torch.cuda.get_device_name()} if cuda else {}
+    return card | {"system": platform.system(), "processor": processor(), "instructions": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count(),
             "threads": threads, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "not set"), "versions": versions}
 
 
@@ -89,8 +90,8 @@ def page(rows: list[Row], machine: dict, day: str) -> str:
     groups = "\n\n".join(f"## {group}\n\n{table([row for row in rows if row.group == group])}" for group in dict.fromkeys(row.group for row in rows))
     return f"""# Benchmarks
 
-Measured on {day}. {sum(held)} of {len(held)} targets met. Each number is the median over several rounds in which the sides
-took turns, beside it the middle half of the rounds. [How it is measured](../README.md).
+Measured on {day}{f" on one {machine['card']}" if "card" in machine else ""}. {sum(held)} of {len(held)} targets met. Each number is the median over several rounds in which the sides
+took turns, beside it the middle half of the rounds. [How it is measured]({"../"*(1 + ("card" in machine))}README.md).
 
 - {machine['processor']}, {machine['cores']} cores, {machine['instructions']}, {machine['system']}; torch on {machine['threads']} thread(s); OMP_WAIT_POLICY {machine['OMP_WAIT_POLICY']}
 - {', '.join(f'{name} {number}' for name, number in machine['versions'].items())}

@@ -21,7 +21,8 @@ from benchmarks.measure import Row
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT/"benchmarks"/"results"
 GROUPS = {"fit": "rows", "trainers": "rows", "loader": "rows", "optimizers": "rows", "losses": "rows", "convolution": "rows", "validation": "rows",
-          "recipe": "recipe", "importing": "processes", "memory": "processes", "distributed": "processes", "scaling": "rows", "lessons": "processes"}
+          "recipe": "recipe", "importing": "processes", "memory": "processes", "distributed": "processes", "scaling": "rows", "lessons": "processes", "gpu": "gpu"}
+TABLES = {"": [group for group in GROUPS if group != "gpu"], "gpu": ["gpu"]}  # the folder in results/, and what its table holds
 
 
 def measure(group: str, rounds: int, threads: int) -> list[Row]:
@@ -36,8 +37,9 @@ def measure(group: str, rounds: int, threads: int) -> list[Row]:
 
 
 def in_a_process(group: str, rounds: int, threads: int) -> list[Row]:
-    "The same in a fresh process on the CPU, so that what one group imports slows down no other."
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "FDL_DEVICE": "cpu", "KERAS_BACKEND": "torch", "PYTHONPATH": str(ROOT)}
+    "The same in a fresh process, so that what one group imports slows down no other; on the CPU, but for the group of the GPU."
+    device = {"FDL_DEVICE": "cuda"} if group == "gpu" else {"CUDA_VISIBLE_DEVICES": "", "FDL_DEVICE": "cpu"}
+    environment = os.environ | device | {"KERAS_BACKEND": "torch", "PYTHONPATH": str(ROOT)}
     environment.pop("TQDM_DISABLE", None)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder)/"rows.json"
@@ -53,11 +55,19 @@ def show(row: Row) -> str:
     return f"  {row.name:66} {value} {target}"
 
 
+def has_cuda() -> bool:
+    "Whether there is a CUDA device."
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def main(groups: list[str], quick: bool, rounds: int | None, threads: int, out: Path | None, strict: bool) -> int:
-    "Measures the groups, writes the results, and says what has got slower; returns the exit code."
+    "Measures the groups, all of one table, writes the results, and says what has got slower; returns the exit code."
     rounds = rounds or (2 if quick else 7)
-    out = out or (ROOT/"runs"/"benchmarks" if quick else RESULTS)
-    before, elsewhere = report.committed(RESULTS/"results.json")
+    folder = next(name for name, held in TABLES.items() if set(groups) <= set(held))
+    out = (out or (ROOT/"runs"/"benchmarks" if quick else RESULTS))/folder
+    before, elsewhere = report.committed(RESULTS/folder/"results.json")
     rows, failed, begin = {}, [], perf_counter()
     for group in groups:
         print(f"{group} ...", flush=True)
@@ -72,7 +82,7 @@ def main(groups: list[str], quick: bool, rounds: int | None, threads: int, out: 
         print(f"  {perf_counter() - start:.0f} seconds", flush=True)
     print(f"{perf_counter() - begin:.0f} seconds in all")
 
-    here, file = report.machine(threads), out/"results.json"
+    here, file = report.machine(threads, cuda=folder == "gpu"), out/"results.json"
     if file.exists():
         kept, then = report.load(file.read_text(encoding="utf-8"))
         kept = {name: row for name, row in kept.items() if row.group not in groups or row.group in failed}
@@ -100,8 +110,8 @@ if __name__ == "__main__":
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a row has got slower by more than 20%%")
     parser.add_argument("--rows-to", type=Path, help=argparse.SUPPRESS)
     args = vars(parser.parse_args())
-    args["groups"] = args["groups"] or list(GROUPS)
+    args["groups"] = args["groups"] or TABLES[""] + TABLES["gpu"]*has_cuda()
     if unknown := set(args["groups"]) - set(GROUPS): parser.error(f"there is no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
     rows_to = args.pop("rows_to")
     if rows_to: rows_to.write_text(json.dumps([asdict(row) for row in measure(args["groups"][0], args["rounds"], args["threads"])]))
-    else: sys.exit(main(**args))
+    else: sys.exit(max(main(**args | {"groups": groups}) for held in TABLES.values() if (groups := [group for group in args["groups"] if group in held])))

@@ -104,7 +104,7 @@ def digits() -> tuple[torch.Tensor, torch.Tensor]:
     return 0.3*torch.randn(10, 784)[y] + 0.1*torch.randn(len(y), 784), y
 
 
-@pytest.mark.parametrize("side", [peers.bare, peers.torch_loop, peers.miniai_style, peers.ours, rows.hand_network], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("side", [peers.bare, peers.bare_shuffled, peers.torch_loop, peers.miniai_style, peers.ours, rows.hand_network], ids=lambda f: f.__name__)
 def test_sides_train(digits, side, one_thread, monkeypatch):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     assert rows.epochs({"side": side}, *digits, 1)["side"][0] > 0
@@ -157,3 +157,17 @@ def test_quick_run(tmp_path):
     assert (tmp_path/"results.png").exists()
     wrong = subprocess.run([*command[:3], "warp"], cwd=ROOT, capture_output=True, text=True)
     assert wrong.returncode == 2 and "there is no group warp" in wrong.stderr
+
+
+def test_the_tables_hold_all_groups():
+    held = [group for groups in run.TABLES.values() for group in groups]
+    assert sorted(held) == sorted(run.GROUPS)
+
+
+def test_a_card_has_its_own_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr(run, "in_a_process", lambda group, rounds, threads: [Row("quick", "at most", 1, 0.5, 0.5, 0.5, group=group)])
+    assert run.main(["gpu"], False, 2, 1, tmp_path, False) == 0
+    text = (tmp_path/"gpu"/"results.md").read_text(encoding="utf-8")
+    assert "on one a card. 1 of 1 targets met" in text and "](../../README.md)" in text and not (tmp_path/"results.md").exists()
+    assert report.load((tmp_path/"gpu"/"results.json").read_text(encoding="utf-8"))[1]["card"] == "a card"
