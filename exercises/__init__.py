@@ -1,6 +1,6 @@
 """The exercises of the lessons, and what to say of an answer.
 
-    from exercises import check, hint, inputs, progress, solution, use
+    from exercises import check, hint, inputs, program, progress, solution, use
 
 `check(answer)` finds the exercise by the function's name. README.md says how an exercise is added.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from . import engine
 from .engine import EXERCISES, Verdict, name_of, source, stub_name, verdict
 
-__all__ = ["check", "hint", "inputs", "progress", "solution", "use"]
+__all__ = ["check", "hint", "inputs", "program", "progress", "solution", "use"]
 HERE = Path(__file__).resolve().parent
 for module in sorted(HERE.glob("lesson_*.py")): importlib.import_module(f"exercises.{module.stem}")
 TITLES = {path.stem[:2]: path.stem[3:].replace("_", " ") for path in sorted((HERE.parent/"nbs").glob("[0-9][0-9]_*.ipynb"))}
@@ -95,7 +95,9 @@ def described(v: Verdict) -> list[tuple[str, str]]:
 def message(v: Verdict) -> Message:
     "What is said of an answer."
     e = v.exercise
-    if v.kind == "not started": return Message("open", ("open", f"{e.title}: not started yet."), ("text", f"Write `{stub_name(e)}` above, run its cell, then this one."))
+    if v.kind == "not started":
+        do = f'Copy what `program("{e.__name__}")` shows into a cell, and mend it; then run this one.' if e.given else f"Write `{stub_name(e)}` above, run its cell, then this one."
+        return Message("open", ("open", f"{e.title}: not started yet."), ("text", do))
     if v.kind == "passed":
         more = f" `use({stub_name(e)})` puts yours into fdl." if e.replaces else ""
         return Message("good", ("good", f"{e.title}: passed on all {len(engine.inputs(e))} inputs."), *([("text", e.then + more)] if e.then + more else []),
@@ -154,6 +156,13 @@ def inputs(answer: Callable | str) -> Message:
         value = right.value[""]
         lines += [("text", words), ("code", "\n".join(f"{name} = {show(x)}" for name, x in [*args.items(), ("right", value)]))]
     return Message("open", ("open", f"{exercise.title}: what is tried"), *lines)
+
+
+def program(answer: Callable | str) -> Message:
+    "The program of an exercise in which a bug is to be found."
+    exercise, _ = find(answer)
+    if not exercise.given: raise LookupError(f"{exercise.__name__} has no program; there are {', '.join(e.__name__ for e in EXERCISES.values() if e.given)}")
+    return Message("open", ("open", exercise.title), ("code", source(exercise, exercise.given)))
 
 
 # Progress.
