@@ -22,6 +22,10 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from exercises.engine import EXERCISES, source, stub_name  # noqa: E402
+import exercises  # noqa: E402, F401  (reads all of them)
+
 BUILD = ROOT/"_build"
 LESSONS = sorted((ROOT/"nbs").glob("[0-9][0-9]_*.ipynb"))
 REPOSITORY = os.environ.get("FDL_REPOSITORY") or os.environ.get("GITHUB_REPOSITORY", "")
@@ -155,11 +159,39 @@ def link_words(cells: list, number: str) -> None:
             break
 
 
-def write_lesson(path: Path, names: list[Name], into: Path) -> None:
+def formulas() -> set[str]:
+    "The numbers of all displayed formulas, as in `05.3`."
+    return {tag for path in LESSONS for tag in re.findall(r"\\\\tag\{(\d\d\.\d+)\}", path.read_text(encoding="utf-8"))}
+
+
+def link_formulas(cells: list, known: set[str]) -> None:
+    "Gives each displayed formula a target, and makes a link of each place that names one: (05.3)."
+    def target(block: re.Match) -> str:
+        tag = re.search(r"\\tag\{([\d.]+)\}", block[0])
+        return f"\n\n(formula-{tag[1]})=\n{block[0]}" if tag else block[0]
+    for cell in cells:
+        if cell.cell_type != "markdown": continue
+        parts = CLOSED.split(cell.source)
+        parts[::2] = [re.sub(r"\((\d\d\.\d+)\)", lambda m: f"[{m[0]}](#formula-{m[1]})" if m[1] in known else m[0], part)
+                      for part in parts[::2]]
+        cell.source = re.sub(r"^\$\$.*?\$\$", target, "".join(parts), flags=re.M | re.S)
+
+
+def link_solutions(cells: list, number: str) -> None:
+    "Below the heading of a lesson's exercises: where their solutions are."
+    if not any(exercise.lesson == number for exercise in EXERCISES.values()): return
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"^## Exercises$", f"## Exercises\n\n[Hints and solutions, folded](../solutions.md#lesson-{number})",
+                                 cell.source, count=1, flags=re.M)
+
+
+def write_lesson(path: Path, names: list[Name], known: set[str], into: Path) -> None:
     "A lesson for Sphinx: without directives, with its links, its pictures' descriptions and its exports."
     nb = nbformat.read(path, as_version=4)
     number, page = path.stem[:2], f"lessons/{path.name}"
     link_words(nb.cells, number)
+    link_formulas(nb.cells, known)
     cells = []
     for cell in nb.cells:
         if cell.cell_type == "markdown":
@@ -177,6 +209,7 @@ def write_lesson(path: Path, names: list[Name], into: Path) -> None:
     new = symbols(number)
     more = f"\n\n{{.symbols}}\nNew symbols: {new}, in [the table](../glossary.md)." if new else ""
     cells[0].source += f"\n\n{{.take}}\n{' · '.join(take)}{more}"
+    link_solutions(cells, number)
     nb.cells = cells
     write(into/page, nbformat.writes(nb))
 
@@ -276,6 +309,27 @@ def write_reference(found: dict, into: Path) -> None:
           f"and the name in torch that does the same.\n\n{rows}\n\n```{{toctree}}\n:hidden:\n\n{pages}\n```\n")
 
 
+# The solutions.
+
+def folded(head: str, body: str) -> str:
+    "What is shown when its heading is opened."
+    return f"<details><summary>{head}</summary>\n\n{body}\n\n</details>\n"
+
+
+def write_solutions(into: Path) -> None:
+    "A page with the hints and the solutions of all exercises that have a checker, each folded."
+    parts = ["# Hints and solutions\n\nOf the exercises that `check` knows. Open a hint first: `hint(your_function)` shows the same ones."]
+    for path in LESSONS:
+        mine = [e for e in EXERCISES.values() if e.lesson == path.stem[:2]]
+        if mine: parts.append(f"(lesson-{path.stem[:2]})=\n## {title(path)}")
+        for exercise in mine:
+            parts.append(f"### {exercise.title}: `{stub_name(exercise)}`")
+            parts += [folded(f"Hint {i}", text) for i, text in enumerate(exercise.hints, 1)]
+            shown = (("A solution", exercise.solution), ("Another", exercise.second))
+            parts += [folded(head, f"```python\n{source(exercise, answer)}\n```") for head, answer in shown]
+    write(into/"solutions.md", "\n\n".join(parts) + "\n")
+
+
 # The other pages.
 
 def section(text: str, heading: str) -> str:
@@ -332,8 +386,10 @@ def write_sources(into: Path) -> None:
     names = [name for _, names in found.values() for name in names]
     write_pages(into)
     write_reference(found, into)
+    write_solutions(into)
+    known = formulas()
     for path in LESSONS:
-        write_lesson(path, names, into)
+        write_lesson(path, names, known, into)
         write(into/"notebooks"/path.name, path.read_text(encoding="utf-8"))
         if REPOSITORY: write(BUILD/"colab"/path.name, nbformat.writes(colab(path, ADDRESS)))
     if not (into/"mathjax").exists(): write_mathjax(into/"mathjax"/"mathjax")

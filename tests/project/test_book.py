@@ -24,7 +24,7 @@ def names(): return [name for _, names in book.modules().values() for name in na
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_a_lesson_in_the_book(path, names, tmp_path):
     "No directive is left, each picture has its description, and what is exported is named above its cell."
-    book.write_lesson(path, names, tmp_path)
+    book.write_lesson(path, names, book.formulas(), tmp_path)
     cells = nbformat.read(tmp_path/"lessons"/path.name, as_version=4).cells
     code = [cell for cell in cells if cell.cell_type == "code"]
     pictures = [cell for cell in code if any("image/png" in out.get("data", {}) for out in cell.outputs)]
@@ -44,6 +44,28 @@ def test_the_first_use_of_a_word(monkeypatch, source, linked):
     cells = [nbformat.v4.new_markdown_cell("# 02 The bias"), nbformat.v4.new_markdown_cell(source)]
     book.link_words(cells, "02")
     assert cells[1].source == linked
+
+
+@pytest.mark.parametrize("source, linked", [
+    ("See (05.3), not (5.3) or (05.9).", "See [(05.3)](#formula-05.3), not (5.3) or (05.9)."),
+    ("By (05.3):\n\n$$a = b \\tag{05.4}$$\n\nand `(05.3)`", "By [(05.3)](#formula-05.3):\n\n\n\n(formula-05.4)=\n$$a = b \\tag{05.4}$$\n\nand `(05.3)`")])
+def test_formulas_are_linked(source, linked):
+    cells = [nbformat.v4.new_markdown_cell(source)]
+    book.link_formulas(cells, {"05.3", "05.4"})
+    assert cells[0].source == linked
+
+
+def test_every_formula_is_known():
+    known = book.formulas()
+    assert len(known) > 80 and {"02.1", "05.3", "21.1"} <= known
+
+
+def test_solutions_are_folded(tmp_path):
+    book.write_solutions(tmp_path)
+    text = (tmp_path/"solutions.md").read_text(encoding="utf-8")
+    assert text.count("<details>") == text.count("</details>") == sum(len(e.hints) + 2 for e in book.EXERCISES.values())
+    outside = re.sub(r"<details>.*?</details>", "", text, flags=re.S)
+    assert "```" not in outside and all(f"`{book.stub_name(e)}`" in outside for e in book.EXERCISES.values())
 
 
 def test_each_cell_of_the_package_is_in_its_lesson(names):
