@@ -51,17 +51,35 @@ def modified(project) -> str:
     return subprocess.run(["git", "status", "--short"], cwd=project, capture_output=True, text=True).stdout
 
 
-def test_a_lesson_runs_and_leads_on(browser, lab, project):
+KERNEL = "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == '{}'"
+
+
+def opened(browser, lab, file):
+    "A notebook whose kernel is ready."
     page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
     page.set_default_timeout(60_000)
-    page.goto(f"{lab}/tree/nbs/02_matmul.ipynb")
+    page.goto(f"{lab}/tree/nbs/{file}")
+    page.wait_for_function(KERNEL.format("idle"))
+    return page
+
+
+def choose(page, menu, item):
+    "Clicks an item of a menu."
+    page.get_by_role("menuitem", name=menu, exact=True).click()
+    page.get_by_role("menuitem", name=item, exact=True).click()
+
+
+def run_all(page):
+    "Runs all cells, and waits for the last."
+    choose(page, "Run", "Run All Cells")
+    page.wait_for_function(KERNEL.format("busy"))
+    page.wait_for_function(KERNEL.format("idle"), timeout=PATIENCE)
+
+
+def test_a_lesson_runs_and_leads_on(browser, lab, project):
+    page = opened(browser, lab, "02_matmul.ipynb")
     page.get_by_role("heading", name=re.compile("^02 Matrix")).first.wait_for()
-    kernel = "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == '{}'"
-    page.wait_for_function(kernel.format("idle"))
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.wait_for_function(kernel.format("busy"))
-    page.wait_for_function(kernel.format("idle"), timeout=PATIENCE)
+    run_all(page)
     page.keyboard.press("Control+s")
     page.wait_for_timeout(3000)
     cells = nbformat.read(project/"nbs"/"02_matmul.ipynb", as_version=4).cells
@@ -76,3 +94,59 @@ def test_a_lesson_runs_and_leads_on(browser, lab, project):
     page.get_by_role("link", name=re.compile("^03 ")).last.click()
     page.get_by_role("heading", name=re.compile("^03 ")).first.wait_for()
     assert page.locator(".jp-mod-dirty").count() == 0 and modified(project) == ""
+
+
+def answer(page, stub, text) -> str:
+    "Writes an answer into the cell of a stub, runs it and the check below it, and returns what that says."
+    cell = page.locator(".jp-CodeCell").filter(has_text=f"def {stub}(").first
+    cell.scroll_into_view_if_needed()
+    cell.locator(".cm-content").click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(text)
+    said = page.locator(".jp-CodeCell").filter(has_text=f"check({stub})").first.locator(".jp-OutputArea")
+    before = said.inner_text()
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.press("Shift+Enter")
+    for _ in range(100):
+        page.wait_for_timeout(200)
+        if (now := said.inner_text()) != before and now: return now
+    raise AssertionError(f"check({stub}) says what it said before: {before}")
+
+
+def test_an_exercise_says_right_from_wrong(browser, lab, project):
+    page = opened(browser, lab, "02_matmul.ipynb")
+    page.get_by_role("heading", name=re.compile("^02 Matrix")).first.wait_for()
+    run_all(page)
+    assert "summed" in answer(page, "outer", "def outer(a, b): return (a*b).sum()") or page.get_by_text("Outer product: not yet").count()
+    assert "passed" in answer(page, "outer", "def outer(a, b): return a[:, None]*b")
+    page.locator("details summary", has_text="A solution").first.click()
+    assert modified(project) == "", "nothing was saved, and the progress is no part of the project"
+
+
+LONG = """from fdl import nn, optim
+from fdl.data import DataLoader, TensorDataset
+from fdl.functional import cross_entropy
+from fdl.training import fit
+import torch
+model = nn.Linear(20, 3)
+dl = DataLoader(TensorDataset(torch.randn(5000, 20), torch.arange(5000) % 3), 10)
+history = fit(10_000, model, cross_entropy, optim.SGD(model.parameters(), lr=0.1), dl)"""
+
+
+def test_interrupting_fit_keeps_the_history(browser, lab, project):
+    path = project/"nbs"/"interrupted.ipynb"
+    cells = [nbformat.v4.new_code_cell(LONG), nbformat.v4.new_code_cell("f'{len(history)} epochs are kept, {len(history) > 0}'")]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+    try:
+        page = opened(browser, lab, path.name)
+        page.locator(".jp-CodeCell .cm-content").first.click()
+        page.keyboard.press("Shift+Enter")
+        page.locator(".jp-OutputArea", has_text="train_loss").first.wait_for()
+        page.wait_for_timeout(1500)
+        choose(page, "Kernel", "Interrupt Kernel")
+        page.locator(".jp-OutputArea", has_text="Ctrl-C: the history has").first.wait_for()
+        page.locator(".jp-CodeCell .cm-content").last.click()
+        page.keyboard.press("Shift+Enter")
+        page.locator(".jp-OutputArea", has_text="epochs are kept, True").first.wait_for()
+    finally: path.unlink()
