@@ -122,11 +122,14 @@ import pickle
 
 def load_mnist(name: str = "mnist", data_dir: str | Path | None = None,
                device: torch.device | str | None = None) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Training, validation and test set of "mnist", "fashion_mnist" or a folder of four IDX files.
+    """Training, validation and test set of "mnist", "fashion_mnist" or a set of your own.
 
     Looks in `data_dir`, `$FDL_DATA`, the course's `data/` and the user's cache. A known set that is
-    nowhere is downloaded to the first of these that is given, else to the cache. Of IDX files the
-    last sixth of the training set is the validation set; a set sorted by class is shuffled first.
+    nowhere is downloaded to the first of these that is given, else to the cache.
+    A set of your own is a folder `name` in one of these, with four IDX files, in gzip (".gz") or
+    not: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
+    t10k-labels-idx1-ubyte. Of IDX files the last sixth of the training set, rounded up, is the
+    validation set; a set sorted by class is shuffled first.
 
     Shapes: three pairs `x` (n, rows*cols) float32 in [0, 1) and `y` (n,) int64, on `device`
     (default: CPU); for MNIST n is 50,000, 10,000 and 10,000 and rows*cols is 784.
@@ -143,6 +146,6 @@ def load_mnist(name: str = "mnist", data_dir: str | Path | None = None,
         if 4*y.diff().count_nonzero() < len(y):                   # neighbours are mostly alike
             order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
             x, y = x[order], y[order]
-        n = len(x) - len(x)//6
+        n = len(x)*5 // 6
         splits = [(x[:n], y[:n]), (x[n:], y[n:]), test]
     return tuple((x.to(device), y.to(device)) for x, y in splits)
