@@ -6,8 +6,11 @@ import inspect
 import textwrap
 
 import pytest
+import torch
+from matplotlib.figure import Figure
 
 import exercises
+from course import ROOT
 from exercises import engine
 from exercises.engine import EXERCISES, Exercise, verdict
 from mutants import broken
@@ -105,17 +108,35 @@ def test_held_out(capsys):
     assert named >= .9*len(kinds), [k for k in kinds if k[1] != k[2]]
 
 
+def draw(counts: dict[str, list[int]], columns: list[str]):
+    "A row for each exercise, a column for each thing that may be said; saved in runs/, which git ignores."
+    figure = Figure(figsize=(6, 1.5 + .2*len(counts)), layout="constrained")
+    axes = figure.subplots()
+    table = torch.tensor(list(counts.values()))
+    axes.imshow(table.clamp(max=8).numpy(), cmap="Blues", aspect="auto")
+    for i, row in enumerate(table.tolist()):
+        for j, n in enumerate(row):
+            if n: axes.text(j, i, n, ha="center", va="center", fontsize=7, color="white" if n > 4 else "black")
+    axes.set_xticks(range(len(columns)), columns, fontsize=7)
+    axes.set_yticks(range(len(counts)), list(counts), fontsize=7)
+    axes.xaxis.tick_top()
+    (ROOT/"runs").mkdir(exist_ok=True)
+    figure.savefig(ROOT/"runs"/"graders.png", dpi=110)
+
+
 def test_confusion(capsys):
-    "The matrix: rows are what was given, columns what was said."
-    rows = {"right": [], "mistake": []}
-    for e in ALL: rows["right"] += [verdict(e, a).kind == "passed" for a in (e.solution, e.second)]
-    found = [(w.label, verdict(e, w.answer).kind) for e, w in LABELLED]
-    named = sum(a == b for a, b in found)
-    other = sum(a != b and b != "passed" for a, b in found)
-    table = [("given", "passed", "named", "other name"), ("right", sum(rows["right"]), 0, len(rows["right"]) - sum(rows["right"])),
-             ("mistake", sum(b == "passed" for _, b in found), named, other)]
-    with capsys.disabled(): print("\n" + "\n".join("{:<10}{:>10}{:>10}{:>12}".format(*row) for row in table))
-    assert all(rows["right"]) and named >= GOAL*len(found)
+    "The matrix, printed, and drawn in runs/graders.png: rows are what was given, columns what was said."
+    columns = ["right: passed", "right: refused", "wrong: named", "wrong: other name", "wrong: passed"]
+    counts = {}
+    for e in ALL:
+        passed = [verdict(e, a).kind == "passed" for a in (e.solution, e.second)]
+        kinds = [(w.label, verdict(e, w.answer).kind) for w in e.wrongs]
+        named, let_through = sum(a == b for a, b in kinds), sum(b == "passed" for _, b in kinds)
+        counts[e.__name__] = [sum(passed), 2 - sum(passed), named, len(kinds) - named - let_through, let_through]
+    total = torch.tensor(list(counts.values())).sum(0).tolist()
+    with capsys.disabled(): print("\n" + "\n".join(f"{column:<18}{n:>5}" for column, n in zip(columns, total)))
+    draw(counts, columns)
+    assert total[1] == total[4] == 0 and total[2] >= GOAL*sum(total[2:])
 
 
 def broken_answers(exercise: type[Exercise]):
