@@ -138,8 +138,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
         loss = _reduce(-(table * probs).sum(dim), reduction)                   # lesson 02's
     else:
         if label_smoothing:
-            mean = table.mean(dim, keepdim=True)
-            table = (1 - label_smoothing) * table + label_smoothing * mean     # (05.9)
+            table = (1 - label_smoothing) * table + label_smoothing * table.mean(dim, keepdim=True)
         loss = nll_loss(table, target, None, ignore_index, reduction)
         if weight is not None and reduction == "mean":
             loss = loss / nll_loss(-weight.expand_as(table), target, None, ignore_index)
