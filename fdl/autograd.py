@@ -16,41 +16,46 @@ import torch
 # %% ../nbs/04_autograd.ipynb #c36c5a0a
 def _history(root):
     "Everything that `root` was made from, and `root`, the oldest first."
-    found, todo = {root}, [root]
-    while todo:
-        new = {parent for parent, _ in todo.pop().parents} - found
+    found, new = set(), {root}
+    while new:
         found |= new
-        todo += new
+        new = {parent for t in new for parent, _ in t.parents} - found
     return sorted(found, key=lambda t: t.birth)
 
 # %% ../nbs/04_autograd.ipynb #873c27ab
 def draw_graph(root: "Tensor", names: "dict[str, Tensor]" = {}, ax: "Axes | None" = None) -> "Axes":
     """Draws how `root` was made on the matplotlib axes `ax`, and returns them.
 
-    A box shows name, value (of an array, the shape) and gradient, if there is one; an arrow back,
-    what it carries. Leaves are blue; those that `names` leaves out are not drawn.
-    Shapes: `root` any.
+    A box shows name, value (of an array, the shape) and gradient; leaves are blue, and drawn if
+    `names` has them. From results that keep a `grad`, as a Tensor's do not, arrows run back.
+    Shapes: `root` any: a Tensor, or what has `data`, `grad`, `op`, `parents` and `birth`.
     """
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(7.5, 2.3), layout="constrained")[1]
-    column, place, named = {}, {}, {t: name for name, t in names.items()}
+    column, place, named = {root: 0}, {}, {t: name for name, t in names.items()}
     show = lambda a: f"{a:g}" if getattr(a, "shape", ()) == () else f"{tuple(a.shape)}"
-    boxes = [t for t in _history(root) if t.parents or t in named]
-    for t in boxes: column[t] = 1 + max([column.get(p, -1) for p, _ in t.parents], default=-1)
-    for t in reversed(boxes): column |= {p: column[t] - 1 for p, _ in t.parents if not p.parents}
+    for t in reversed(_history(root)):
+        for p, _ in t.parents: column[p] = min(column.get(p, 0), column[t] - 1)
+    boxes = sorted([t for t in _history(root) if t.parents or t in named], key=column.get)
+    last = {p: column[t] for t in boxes for p, _ in t.parents}
     for t in boxes:
-        x, y = place[t] = 2.3 * column[t], -sum(column[u] == column[t] for u in place)
-        face = "white" if t.parents else "#D6E6F4"
-        ax.add_patch(plt.Rectangle((x - .6, y - .4), 1.2, .8, fc=face, ec="0.3"))
+        ends = {p: place[p] for p, _ in t.parents if p in place}
+        x, y = 2.3 * column[t], -sum(last[p] > column[t] for p in place)
+        while (x, y) in place.values() or any(         # taken, or an arrow would cross a box
+                left < u < x and abs(low + slope * (u - left - .6) - v) < .45 + .6 * abs(slope)
+                for left, low in ends.values() for slope in [(y - low) / (x - left - 1.2)]
+                for u, v in place.values()): y -= 1
+        place[t] = x, y
+        ax.bar(x, .8, 1.2, y - .4, color="w" if t.parents else "#D6E6F4", ec="0.3", clip_on=False)
         back = t.grad is not None and show(t.grad) != "0"
-        arrow = dict(arrowstyle="<|-" if back else "-|>", color="#B34A00" if back else "0.3")
         text = f"{named.get(t, t.op)}\n{show(t.data)}" + (f"\ngrad {show(t.grad)}" if back else "")
         ax.text(x, y, text, ha="center", va="center")
-        for (left, start), share in [(place[p], share) for p, share in t.parents if p in place]:
-            ax.annotate("", (x - .6, y), (left + .6, start), arrowprops=arrow)
-            note = dict(color="#B34A00", backgroundcolor="white", ha="center", va="center")
-            if back: ax.text(x - 1.15, (y + start) / 2, show(share(t.grad)), **note)
-    ax.autoscale()
+        arrow = dict(arrowstyle="<|-" if back else "-|>", color="#B34A00" if back else "0.3")
+        note = dict(color="#B34A00", backgroundcolor="white", ha="center", va="center")
+        for p, (left, low) in ends.items():
+            ax.annotate("", (x - .6, y), (left + .6, low), arrowprops=arrow)
+            shares = [show(share(t.grad)) for q, share in t.parents if back and q is p]
+            ax.text(x - 1, y + .4 * (low - y) / (x - left - 1.2), " + ".join(shares), **note)
     ax.axis("off")
     return ax
 
@@ -63,8 +68,6 @@ class no_grad:
     def __exit__(self, *error: object) -> None: _blocks.set(_blocks.get() - 1)
 
 # %% ../nbs/04_autograd.ipynb #ab7d8180
-_Operand = "Tensor | torch.Tensor | float"
-
 def _raw(x): return torch.as_tensor(x) if hasattr(x, "__array__") else getattr(x, "data", x)
 
 def _node(op, data, *operands):
@@ -80,55 +83,61 @@ def _node(op, data, *operands):
 # %% ../nbs/04_autograd.ipynb #168b9473
 class _Operators:
     "What a Tensor does between the signs of an expression."
-    __array_ufunc__ = None                             # numpy leaves `array * t` to us
-
-    def __add__(self, other: _Operand) -> "Tensor":
+    def __add__(self, other) -> "Tensor":
         return _node("+", self.data + _raw(other), (self, lambda g: g), (other, lambda g: g))
-    def __mul__(self, other: _Operand) -> "Tensor":
+    def __mul__(self, other) -> "Tensor":
         a, b = self.data, _raw(other)
         return _node("*", a * b, (self, lambda g: g * b), (other, lambda g: g * a))
-    def __truediv__(self, other: _Operand) -> "Tensor":
+    def __truediv__(self, other) -> "Tensor":
         b, out = _raw(other), self.data / _raw(other)
         return _node("/", out, (self, lambda g: g / b), (other, lambda g: -g * out / b))
     def __pow__(self, n: float) -> "Tensor":
         if not isinstance(n, Real): raise TypeError("the exponent must be a number: use exp, log")
         a = self.data
         return _node("**", a**n, (self, lambda g: g * n * a**(n - 1) if n else torch.zeros_like(a)))
-    def __matmul__(self, other: "Tensor | torch.Tensor") -> "Tensor":
+    def __matmul__(self, other) -> "Tensor":
         a, b = self.data, _raw(other)
         if a.ndim < 2 or b.ndim < 2: raise ValueError("@ needs matrices: try v[:, None]")
         return _node("@", a @ b, (self, lambda g: g @ b.mT), (other, lambda g: a.mT @ g))
 
     def __neg__(self) -> "Tensor": return _node("neg", -self.data, (self, lambda g: -g))
-    def __sub__(self, other: _Operand) -> "Tensor":
+    def __sub__(self, other) -> "Tensor":
         return _node("-", self.data - _raw(other), (self, lambda g: g), (other, lambda g: -g))
     __radd__, __rmul__ = __add__, __mul__
-    def __rsub__(self, other: _Operand) -> "Tensor": return -self + other
-    def __rtruediv__(self, other: _Operand) -> "Tensor": return self**-1. * other
-    def __rmatmul__(self, other: torch.Tensor) -> "Tensor": return Tensor(other) @ self
-    def __isub__(self, other: _Operand) -> "Tensor":
+
+# %% ../nbs/04_autograd.ipynb #c0de0002
+class _Protocols:
+    "What else Python asks of a Tensor."
+    def __rsub__(self, other) -> "Tensor": return -self + other
+    def __rtruediv__(self, other) -> "Tensor": return self**-1. * other
+    def __rmatmul__(self, other) -> "Tensor": return Tensor(other) @ self
+    def __isub__(self, other) -> "Tensor":
         if not self.requires_grad or self.parents: return NotImplemented     # w = w - other
         raise RuntimeError("this would leave the leaf as it is; write `w.data -= ...`")
     __iadd__ = __imul__ = __itruediv__ = __ipow__ = __imatmul__ = __isub__
 
+    __array_ufunc__ = None
     __hash__ = object.__hash__
-    def __eq__(self, other: _Operand) -> torch.Tensor: return self.data == _raw(other)
-    def __ne__(self, other: _Operand) -> torch.Tensor: return self.data != _raw(other)
+    def __eq__(self, other) -> torch.Tensor: return self.data == _raw(other)
+    def __ne__(self, other) -> torch.Tensor: return self.data != _raw(other)
+
+    def __len__(self) -> int: return len(self.data)
+    def __bool__(self) -> bool: return bool(self.data)
+    def __iter__(self): return (self[i] for i in range(len(self)))
+    def __contains__(self, x) -> bool: return _raw(x) in self.data
 
 # %% ../nbs/04_autograd.ipynb #41772c9e
 class _Functions:
     "What a Tensor does with its entries."
     T = property(lambda self: _node("T", self.data.T, (self, lambda g: g.T)), doc="Transposed.")
     def item(self) -> float: return self.data.item()
-    def __len__(self) -> int: return len(self.data)
-    def __bool__(self) -> bool: return bool(self.data)
-    def __iter__(self): return (self[i] for i in range(len(self)))
-    def __contains__(self, x: _Operand) -> bool: return _raw(x) in self.data
 
     def exp(self) -> "Tensor":
+        "e to the power of each entry."
         out = self.data.exp()
         return _node("exp", out, (self, lambda g: g * out))
     def log(self) -> "Tensor":
+        "The natural logarithm of each entry."
         a = self.data
         return _node("log", a.log(), (self, lambda g: g / a))
     def relu(self) -> "Tensor":
@@ -148,6 +157,7 @@ class _Functions:
         return total / (self.data.numel() / total.data.numel())
 
     def __getitem__(self, index) -> "Tensor":
+        "The entries at `index`, of any kind that torch takes."
         index = tuple(map(_raw, index)) if isinstance(index, tuple) else _raw(index)
         a, index = self.data, deepcopy(index)
         def share(g):
@@ -170,13 +180,13 @@ def _walk(root, gradient):
             grads[parent] = grads[parent] + part if parent in grads else part
 
 # %% ../nbs/04_autograd.ipynb #2eade3c4
-class Tensor(_Operators, _Functions):
+class Tensor(_Operators, _Protocols, _Functions):
     """A torch tensor that remembers how it was made, so that gradients find their way back.
 
     Shapes: `data` is whatever `torch.as_tensor` takes, and is shared; `grad` is None, or a torch
     tensor with the shape, dtype and device of `data`.
     Raises `TypeError` for Tensors, or torch's own gradients, in `data`; `RuntimeError` if
-    integers require grad (but a Python `int` becomes a float).
+    integers require grad.
     Source: Griewank and Walther, Evaluating Derivatives (2008), 3.2.
     """
     births = count()
@@ -185,7 +195,6 @@ class Tensor(_Operators, _Functions):
     def __init__(self, data: "torch.Tensor | list | float", requires_grad: bool = False) -> None:
         parts = data if isinstance(data, (list, tuple)) else [data]
         if any(isinstance(x, Tensor) for x in parts): raise TypeError("pass t.data, not Tensors")
-        if requires_grad and isinstance(data, int): data = float(data)
         self.data, self.requires_grad, self.grad = torch.as_tensor(data), requires_grad, None
         self.op, self.parents, self.saved, self.birth = "", [], [], next(Tensor.births)
         if self.data.requires_grad: raise TypeError("data has torch's gradients: data.detach()")
@@ -196,15 +205,14 @@ class Tensor(_Operators, _Functions):
         note = f", op={self.op!r}" if self.op else ", requires_grad=True" * self.requires_grad
         return repr(self.data).replace("tensor", "Tensor")[:-1] + note + ")"
 
-    def backward(self, gradient: "_Operand | None" = None) -> None:
+    def backward(self, gradient: "torch.Tensor | float | None" = None) -> None:
         """Adds the gradient of `self` to the `grad` of every leaf of it that requires grad.
 
         Shapes: `gradient` that of `self`; for one entry it may be left out, and is then 1.
         Raises `RuntimeError`, and changes nothing, without a graph or a fitting `gradient`.
         """
         if not self.requires_grad: raise RuntimeError("no leaf requires grad, or made in no_grad")
-        g = torch.as_tensor(1. if gradient is None else _raw(gradient)).to(self.data)
-        if gradient is None and self.data.numel() == 1: g = g.expand(self.shape)
-        if g.shape != self.shape:
+        g = torch.ones_like(self.data) if gradient is None else torch.as_tensor(_raw(gradient))
+        if g.shape != self.shape or gradient is None and g.numel() != 1:
             raise RuntimeError(f"backward needs a gradient of shape {tuple(self.shape)}")
-        _walk(self, g)
+        _walk(self, g.to(self.data))

@@ -95,21 +95,6 @@ def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) 
     result = (wide - peak).exp().sum(dim, keepdim=True).log() + peak
     return (result if keepdim else result.squeeze(dim)).to(torch.result_type(input, 1.0))
 
-# %% ../nbs/05_cross_entropy.ipynb #c055
-def _weigh(log_probs: Tensor, weight: Tensor | None) -> Tensor:
-    "`log_probs` (n, c, ...) in 32 bits or more, each class times its weight."
-    table = _wide(log_probs)
-    return table if weight is None else table * weight.view(-1, *[1]*(table.ndim - 2))
-
-def _choose(table: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int,
-            reduction: str) -> Tensor:
-    "Minus the entries of the weighted `table` (n, c, ...) at the classes `target`, reduced."
-    if target.dtype == torch.uint8: target = target.long()        # labels as files have them
-    loss = F.nll_loss(table, target, ignore_index=ignore_index, reduction=reduction)
-    if weight is None or reduction != "mean": return loss
-    weights = _weigh(torch.ones_like(table), weight)
-    return loss / F.nll_loss(-weights, target, ignore_index=ignore_index)
-
 # %% ../nbs/05_cross_entropy.ipynb #c059
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
              reduction: str = "mean") -> Tensor:
@@ -122,7 +107,10 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore
     for a class that does not exist.
     Source: Bishop, Pattern Recognition and Machine Learning (2006), 4.3.4.
     """
-    loss = _choose(_weigh(input, weight), target, weight, ignore_index, reduction)
+    table = _wide(input)
+    if target.dtype == torch.uint8: target = target.long()        # labels as files have them
+    if weight is not None: weight = weight.to(table.dtype)
+    loss = F.nll_loss(table, target, weight, ignore_index=ignore_index, reduction=reduction)
     return loss.to(torch.result_type(input, 1.0))
 
 # %% ../nbs/05_cross_entropy.ipynb #c060
@@ -140,16 +128,20 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
         raise ValueError(f"label_smoothing must be from 0 to 1, not {label_smoothing}")
     dim = min(input.ndim - 1, 1)
     log_probs = log_softmax(input, dim)
-    table = _weigh(log_probs, weight)
+    table = _wide(log_probs)
+    if weight is not None:
+        weight = _wide(weight).view(input.shape[dim], *[1] * (input.ndim - 2))
+        table = table * weight
     if torch.is_floating_point(target) and target.shape == input.shape:
         if ignore_index >= 0: raise ValueError(f"ignore_index={ignore_index} needs class indices")
         probs = (1 - label_smoothing) * _wide(target) + label_smoothing / input.shape[dim]
-        loss = _reduce(-(table * probs).sum(dim), reduction)
+        loss = _reduce(-(table * probs).sum(dim), reduction)                   # lesson 02's
     else:
         if label_smoothing:
-            mean = table.mean(dim, keepdim=True)
-            table = (1 - label_smoothing) * table + label_smoothing * mean
-        loss = _choose(table, target, weight, ignore_index, reduction)
+            table = (1 - label_smoothing) * table + label_smoothing * table.mean(dim, keepdim=True)
+        loss = nll_loss(table, target, None, ignore_index, reduction)
+        if weight is not None and reduction == "mean":
+            loss = loss / nll_loss(-weight.expand_as(table), target, None, ignore_index)
     return loss.to(torch.result_type(log_probs, target))
 
 # %% ../nbs/14_convolutions.ipynb #14e00001

@@ -308,11 +308,13 @@ BOTH = [
     (ValueError, r"batch_size \(3\) to match target batch_size \(2\)", (Z, Y[:2]), {}),
     (RuntimeError, r"target size \[2, 5\], got \[2, 4\]", (torch.zeros(2, 4, 5), torch.zeros(2, 4).long()), {}),
     (RuntimeError, "multi-target not supported", (Z, Y[:, None]), {}), (RuntimeError, "multi-target not supported", (Z, Z.long()), {}), (RuntimeError, "4.*3", (Z, Y, torch.ones(3)), {}),
+    *[(RuntimeError, "4.*1", (z, Y[:len(z)], torch.ones(1)), {}) for z in (Z, Z[:1])], (RuntimeError, "4, 1.*size 1|for all or no classes", (Z[..., None], Y[:, None], torch.ones(1)), {}),
     (ValueError, "avg is not a valid value for reduction", (Z, Y), dict(reduction="avg")), (ValueError, "None is not a valid value for reduction", (Z, Y, torch.ones(4)), dict(reduction=None)),
 ]
 CASES = [(f, *case) for f in (ours.nll_loss, ours.cross_entropy) for case in BOTH] + [
     (ours.cross_entropy, ValueError, r"label_smoothing must be from 0 to 1, not 1\.1", (Z, Y), dict(label_smoothing=1.1)),
     (ours.cross_entropy, ValueError, "not nan", (Z, Z), dict(label_smoothing=nan)),
+    *[(ours.cross_entropy, RuntimeError, "4.*1", (Z, t, torch.ones(1)), dict(label_smoothing=eps)) for t in (Y, Z) for eps in (0.0, 0.1)],
     (ours.cross_entropy, ValueError, "ignore_index=0 needs class indices", (Z, Z), dict(ignore_index=0)),
     (ours.cross_entropy, RuntimeError, "multi-target", (Z, Z[:, :3]), {}), (ours.nll_loss, RuntimeError, "multi-target", (Z, Z), {}),
     (ours.cross_entropy, (RuntimeError, NotImplementedError), "Long", (Z.long(), Y), {}),
