@@ -11,6 +11,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'fdl.backprop.Module': ('backprop.html#module', 'fdl/backprop.py'),
                               'fdl.backprop.Module.__call__': ('backprop.html#module.__call__', 'fdl/backprop.py'),
                               'fdl.backprop.Module.backward': ('backprop.html#module.backward', 'fdl/backprop.py'),
+                              'fdl.backprop.Module.bwd': ('backprop.html#module.bwd', 'fdl/backprop.py'),
+                              'fdl.backprop.Module.forward': ('backprop.html#module.forward', 'fdl/backprop.py'),
                               'fdl.backprop.ReLU': ('backprop.html#relu', 'fdl/backprop.py'),
                               'fdl.backprop.ReLU.bwd': ('backprop.html#relu.bwd', 'fdl/backprop.py'),
                               'fdl.backprop.ReLU.forward': ('backprop.html#relu.forward', 'fdl/backprop.py'),

@@ -48,7 +48,7 @@ def check_gradients(f: Callable[..., Tensor], *inputs: Tensor,
         i = max(entries, key=lambda i: errors[i])
         if errors[i] > tol:
             wrong = f"{(errors > tol).sum()} of {len(entries)} entries of inputs[{k}] are wrong"
-            raise AssertionError(f"worst entry inputs[{k}]{list(i) or ''}: "
+            raise AssertionError(f"worst entry inputs[{k}]{list(i) or ''}: "    # '' for a scalar
                                  f"expected {slopes[i]:.6g}, got {grad[i]:.6g} ({wrong})")
         worst = max(worst, errors[i].item())
     for t, grad in zip(inputs, grads): t.g = grad
@@ -66,9 +66,7 @@ def add_grad(t: Tensor, grad: Tensor) -> None:
 class Module:
     """One step of a network: `forward` computes it, and `bwd` is its derivative, written by hand.
 
-    A call remembers its inputs and its output, until the next call. `backward` hands both to `bwd`,
-    which adds to the `.g` of the inputs, by `add_grad`. A subclass writes `forward(self, *args)`
-    and `bwd(self, out, *args)`.
+    A call remembers its inputs and its output, until the next call. `backward` hands both to `bwd`.
 
     Shapes: inputs and output are those of `forward`; each `.g` has the shape of its tensor.
     Raises `RuntimeError` from `backward` if no gradient has arrived at the output.
@@ -82,9 +80,14 @@ class Module:
 
     def backward(self) -> None:
         "Passes the gradient in the `.g` of the output on to what the output was made from."
-        if self.out.g is None:
-            raise RuntimeError(f"no gradient has arrived at {type(self).__name__}: set loss.g = 1.")
+        if not hasattr(self, "out") or self.out.g is None:
+            raise RuntimeError(f"no gradient has arrived at {type(self).__name__}: set loss.g = 1. "
+                               "and call backward from the loss down")
         self.bwd(self.out, *self.args)
+
+    def forward(self, *args: Tensor) -> Tensor: "The output for the inputs `args`."
+
+    def bwd(self, out: Tensor, *args: Tensor) -> None: "Adds to the `.g` of `args`, by `add_grad`."
 
 # %% ../nbs/03_backprop.ipynb #983e2e96
 class Linear(Module):
@@ -98,11 +101,9 @@ class Linear(Module):
         weight.g = bias.g = None
 
     def forward(self, x: Tensor) -> Tensor:
-        "The outputs (n, h) for the inputs `x` (n, m)."
         return torch.addmm(self.bias, x, self.weight)                   # (03.5)
 
     def bwd(self, out: Tensor, x: Tensor) -> None:
-        "Adds to the gradients of `weight` and `bias`, and of `x` unless that is data."
         if hasattr(x, "g"): add_grad(x, out.g @ self.weight.T)          # (03.7)
         add_grad(self.weight, x.T @ out.g)                              # (03.6)
         add_grad(self.bias, out.g.sum(0))                               # (03.8)
@@ -115,11 +116,9 @@ class ReLU(Module):
     Source: Glorot, Bordes and Bengio, Deep sparse rectifier neural networks (2011), 3.
     """
     def forward(self, x: Tensor) -> Tensor:
-        "`x` where it is positive, else 0."
         return x.clamp(min=0)
 
     def bwd(self, out: Tensor, x: Tensor) -> None:
-        "Adds the gradient of `out` to that of `x`, where `x` is positive."
         add_grad(x, torch.where(x > 0, out.g, 0))                       # (03.9)
 
 # %% ../nbs/03_backprop.ipynb #05fe85b1
@@ -131,11 +130,9 @@ class MSE(Module):
     Source: Bishop, Pattern Recognition and Machine Learning (2006), 5.2.
     """
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        "The loss, one number."
         return mse_loss(input, target)                                  # (03.10)
 
     def bwd(self, out: Tensor, input: Tensor, target: Tensor) -> None:
-        "Adds to the gradients of `input` and, unless it is data, of `target`."
         grad = 2/input.numel() * out.g * (input - target)               # (03.11)
         add_grad(input, grad)
         add_grad(target, -grad)
@@ -155,10 +152,8 @@ class Sequential(Module):
                              "(they may share weight and bias)")
 
     def forward(self, x: Tensor) -> Tensor:
-        "The output of the last layer."
         for layer in self.layers: x = layer(x)
         return x
 
     def bwd(self, out: Tensor, x: Tensor) -> None:
-        "Calls `backward` on each layer, the last one first."
         for layer in reversed(self.layers): layer.backward()

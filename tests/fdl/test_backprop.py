@@ -66,6 +66,25 @@ def test_a_layer_that_stands_twice_is_refused():
     assert len(Sequential(relu, lin, ReLU(), Linear(w, b)).layers) == 4
 
 
+def test_a_value_that_is_used_by_two_layers():
+    "It collects from both before it passes anything on; when its layer goes back too early, the second share is lost."
+    torch.manual_seed(0)
+    inputs = randn(4, 3), randn(3, 3), randn(3), randn(3, 3), randn(3, 3)
+
+    def fork(order):
+        def f(x, w, b, w_left, w_right):
+            layers = first, left, right = Linear(w, b), Linear(w_left, b), Linear(w_right, b)
+            h = first(x)
+            y, z = left(h), right(h)
+            y.g, z.g = z, y                             # the slopes of the sum of y * z
+            for k in order: layers[k].backward()
+            return (y * z).sum()
+        return f
+
+    for order in ((1, 2, 0), (2, 1, 0)): assert check_gradients(fork(order), *inputs) < 1e-7
+    with pytest.raises(AssertionError, match=r"12 of 12 entries of inputs\[0\] are wrong"): check_gradients(fork((1, 0, 2)), *inputs)
+
+
 def test_two_losses_on_the_same_values():
     torch.manual_seed(0)
 
@@ -154,8 +173,9 @@ def test_add_grad_leaves_data_alone():
 
 def test_refusals():
     x, w, b, relu = randn(4, 3), randn(3, 2), randn(2), ReLU()
-    relu(x)
-    with pytest.raises(RuntimeError, match="no gradient has arrived at ReLU"): relu.backward()
+    for _ in range(2):                                  # before any call, and after one
+        with pytest.raises(RuntimeError, match="no gradient has arrived at ReLU"): relu.backward()
+        relu(x)
     for bad in (randn(2, 4), randn(3), randn(1, 4, 3)):
         with pytest.raises(RuntimeError): Linear(w, b)(bad)
 
