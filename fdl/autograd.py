@@ -195,6 +195,7 @@ class Tensor(_Operators, _Protocols, _Functions):
     def __init__(self, data: "torch.Tensor | list | float", requires_grad: bool = False) -> None:
         parts = data if isinstance(data, (list, tuple)) else [data]
         if any(isinstance(x, Tensor) for x in parts): raise TypeError("pass t.data, not Tensors")
+        if requires_grad and isinstance(data, int): data = float(data)
         self.data, self.requires_grad, self.grad = torch.as_tensor(data), requires_grad, None
         self.op, self.parents, self.saved, self.birth = "", [], [], next(Tensor.births)
         if self.data.requires_grad: raise TypeError("data has torch's gradients: data.detach()")

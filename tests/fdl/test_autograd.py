@@ -380,11 +380,14 @@ def test_repr():
 # ---- errors
 
 def test_construction():
-    for whole in ([1, 2], 0, torch.tensor(3)):
+    for whole in ([1, 2], torch.tensor(3)):
         with pytest.raises(RuntimeError, match="int64"): Tensor(whole, requires_grad=True)
     for bad in (Tensor(1.), [Tensor(1.)], (Tensor([1.]), 2.), torch.ones(2, requires_grad=True)):
         with pytest.raises(TypeError, match="data"): Tensor(bad)
     with pytest.raises(TypeError, match="detach"): Tensor([1., 2.]) * torch.ones(2, requires_grad=True)
+    w = Tensor(0, requires_grad=True)                             # a number, not an array of integers
+    (w * w + w).backward()
+    assert w.data.dtype == torch.float32 and w.grad == 1
     assert Tensor(0).data.dtype == torch.int64 and not Tensor([1., 2.]).requires_grad
     shared = torch.zeros(2)
     assert Tensor(shared).data is shared
