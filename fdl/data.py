@@ -62,7 +62,8 @@ class RandomSampler(SequentialSampler):
 class BatchSampler:
     "Lists of `batch_size` indices of `sampler`; `drop_last` leaves out a last one that is shorter."
     def __init__(self, sampler: Iterable[int], batch_size: int, drop_last: bool) -> None:
-        if batch_size < 1: raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size must be an integer of 1 or more, not {batch_size}")
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -71,7 +72,7 @@ class BatchSampler:
             if len(batch) == self.batch_size or not self.drop_last: yield batch
 
     def __len__(self) -> int:
-        missing = 0 if self.drop_last else self.batch_size - 1          # rounds up
+        missing = 0 if self.drop_last else self.batch_size - 1
         return (len(self.sampler) + missing) // self.batch_size
 
 # %% ../nbs/09_dataloaders.ipynb #dl043
@@ -133,8 +134,10 @@ class TensorDataset(Dataset):
 class Subset(Dataset):
     "The items of `dataset` at `indices`, or where a mask is True; nothing is copied."
     def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
-        if getattr(indices, "dtype", None) == torch.bool: indices = indices.nonzero()[:, 0]  # mask
-        self.dataset, self.indices = dataset, torch.as_tensor(indices, dtype=torch.int64)
+        rows = torch.as_tensor(indices)
+        if rows.dtype == torch.bool: rows = rows.nonzero()[:, 0]          # a mask
+        indices = [operator.index(row) for row in rows.tolist()]
+        self.dataset, self.indices = dataset, torch.tensor(indices, dtype=torch.int64)
 
     def __getitem__(self, index: int) -> Any: return self.dataset[self.indices[index].item()]
     def __len__(self) -> int: return len(self.indices)
@@ -201,7 +204,7 @@ class DataLoader:
         if batch_sampler is not None and (batch_size != 1 or shuffle or ordered or drop_last):
             raise ValueError("batch_sampler replaces batch_size, shuffle, sampler and drop_last")
         if ordered and shuffle or stream and (ordered or shuffle or batch_sampler is not None):
-            raise ValueError("shuffle and sampler exclude one another, and a stream has its order")
+            raise ValueError("sampler excludes shuffle; a stream excludes shuffle and any sampler")
         if num_workers < 0: raise ValueError(f"num_workers must be 0 or more, not {num_workers}")
         if not (stream or hasattr(dataset, "__getitem__")):
             raise TypeError(f"{type(dataset).__name__} needs __getitem__(index) and __len__()")

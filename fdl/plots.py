@@ -74,7 +74,7 @@ def get_grid(n: int, nrows: int | None = None, ncols: int | None = None,
     ncols = ncols or math.ceil(n / nrows if nrows else math.sqrt(n)) or 1
     nrows = nrows or math.ceil(n / ncols)
     if not 0 < n <= nrows*ncols:
-        raise ValueError(f"nrows={nrows} times ncols={ncols} places do not fit n={n}")
+        raise ValueError(f"{nrows=} times {ncols=} places do not fit {n=}, which must be above 0")
     size = figsize or (ncols*imsize, nrows*imsize)
     axes = plt.subplots(nrows, ncols, figsize=size, squeeze=False, layout="constrained")[1]
     for ax in axes.flat[n:]: ax.set_axis_off()
@@ -96,6 +96,7 @@ def show_images(ims: Iterable, titles: Iterable | None = None, nrows: int | None
         raise ValueError(f"each image needs a title, not {len(titles)} for {len(ims)}")
     axes = get_grid(len(ims), nrows, ncols, imsize=imsize)
     low, high = _limits(np.concatenate([_picture(im).ravel() for im in ims]), vmin, vmax)
+    # A line of a title is 0.22 inches high.
     lines = max(len(title.splitlines()) for title in titles) * axes[0].get_gridspec().nrows
     axes[0].figure.set_figheight(axes[0].figure.get_figheight() + 0.22*lines)
     for im, ax, title in zip(ims, axes, titles): show_image(im, ax, title, cmap, low, high)
@@ -113,14 +114,14 @@ def plot_history(history: Iterable[Mapping[str, float]],
     Raises `ValueError` if `history` holds nothing to draw.
     """
     panels = {}
-    for i, row in enumerate(history, 1):
+    for i, row in enumerate([] if isinstance(history, Mapping) else history, 1):
         for key, value in row.items():
             if key in ("epoch", "seconds") or value is None: continue
             part = "train" if key.startswith("train_") else "valid"
             metric = key.removeprefix(f"{part}_")
             point = row.get("epoch", i) - 0.5*(part == "train"), float(value)
             panels.setdefault(metric, {}).setdefault(part, []).append(point)
-    if not panels: raise ValueError("history must have a row with a key such as train_loss")
+    if not panels: raise ValueError("history must be rows, one an epoch, with keys like train_loss")
     axes = get_grid(len(panels), nrows=1, figsize=figsize or (4*len(panels), 3))
     looks = dict(train=dict(color="#006BA4", marker="o"), valid=dict(color="#FF800E", marker="s"))
     for ax, (metric, lines) in zip(axes, panels.items()):
@@ -139,18 +140,19 @@ def confusion_matrix(targets: _Array, preds: _Array, c: int | None = None) -> Te
 
     Shapes: `targets` (n,) of classes, `preds` (n,) likewise, or scores (n, c); returns (c, c) of
     integers, where `c` is by default the number of scores, or one more than the largest class.
-    Raises `ValueError` if the shapes do not fit or a class is outside [0, c).
+    Raises `ValueError` if the shapes do not fit or a class is not an integer in [0, c).
     """
-    targets, preds = torch.tensor(_array(targets)).long(), torch.tensor(_array(preds))
-    if preds.ndim == 2: c, preds = c or preds.shape[1], preds.argmax(1)
+    targets, preds = torch.tensor(_array(targets)), torch.tensor(_array(preds))
+    if preds.ndim == 2 and preds.shape[1] > 1: c, preds = c or preds.shape[1], preds.argmax(1)
     if targets.ndim != 1 or targets.shape != preds.shape or not len(targets):
         raise ValueError("targets must have shape (n,), and preds (n,) or (n, c), with n at least "
                          f"1, not {tuple(targets.shape)} and {tuple(preds.shape)}")
-    low, high = torch.cat([targets, preds.long()]).aminmax()
-    c = c or int(high) + 1
-    if low < 0 or high >= c:
-        raise ValueError(f"classes must be from 0 to {c - 1}, not {low} to {high}")
-    return torch.bincount(targets*c + preds.long(), minlength=c*c).reshape(c, c)
+    found = {*targets.tolist(), *preds.tolist()}
+    c = c or int(max(found)) + 1
+    if wrong := found - set(range(c)):
+        raise ValueError(f"classes must be integers from 0 to {c - 1}, not {min(wrong):g}; "
+                         "of probabilities p, hand over p > 0.5")
+    return torch.bincount(targets.long()*c + preds.long(), minlength=c*c).reshape(c, c)
 
 # %% ../nbs/10_visualization.ipynb #3fcb6069
 def plot_confusion(targets: _Array, preds: _Array, classes: Sequence | None = None,

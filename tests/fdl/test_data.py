@@ -280,7 +280,7 @@ def test_pad_collate():
 @pytest.mark.parametrize("options", [
     dict(num_workers=-1), dict(sampler=[0], shuffle=True), dict(batch_sampler=[[0]], batch_size=2),
     dict(batch_sampler=[[0]], shuffle=True), dict(batch_sampler=[[0]], sampler=[0]), dict(batch_sampler=[[0]], sampler=torch.tensor([0, 0])), dict(batch_sampler=[[0]], drop_last=True),
-    dict(batch_size=0), dict(batch_size=-1)], ids=str)
+    dict(batch_size=0), dict(batch_size=-1), dict(batch_size=2.5)], ids=str)
 def test_argument_errors_are_torchs(options):
     for module in (T, D):
         with pytest.raises(ValueError): module.DataLoader(range(3), **options)
@@ -369,5 +369,19 @@ def test_an_epoch_comes_again_from_the_states_at_its_start(dataset, num_workers,
 
 
 def test_a_mask_picks_its_items():
-    part = D.Subset(D.TensorDataset(x, y), y == y[0])
-    assert len(part) == int((y == y[0]).sum()) and all(part[i][1] == y[0] for i in range(len(part)))
+    mask = y % 3 == 1
+    for of_some_kind in (mask, mask.numpy(), mask.tolist()):
+        part = D.Subset(D.TensorDataset(x, y), of_some_kind)
+        assert [item[1].item() for item in (part[i] for i in range(len(part)))] == list(range(1, 103, 3))
+
+
+def test_what_is_no_index_makes_no_subset():
+    for bad in ([0.9, 2.5], torch.ones(2), [[0, 1]]):
+        with pytest.raises(TypeError): D.Subset(D.TensorDataset(x, y), bad)
+    assert len(D.Subset(D.TensorDataset(x, y), [])) == 0
+
+
+def test_errors_say_what_to_leave_out():
+    for options, message in ((dict(sampler=[0], shuffle=True), "sampler excludes shuffle"), (dict(batch_size=None), "integer of 1 or more, not None")):
+        with pytest.raises(ValueError, match=message): D.DataLoader(range(3), **options)
+    with pytest.raises(ValueError, match="a stream excludes shuffle and any sampler"): D.DataLoader(Stream(3), shuffle=True)

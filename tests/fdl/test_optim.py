@@ -1,5 +1,6 @@
 "Our optimizers against torch's: every kept option, every shape of group, states that travel, and what is refused."
 import copy
+import inspect
 import io
 import pickle
 
@@ -464,3 +465,9 @@ def test_a_state_without_momentum_as_torch_1_wrote_it():
     p.grad = torch.ones(2)
     opt.step()
     assert_close(p.detach(), torch.full((2,), 0.9))
+
+
+@pytest.mark.parametrize("name", ["SGD", "RMSprop", "Adam", "AdamW"])
+def test_names_order_and_defaults_are_torchs(name):
+    ours, theirs = ([(p.name, p.default) for p in inspect.signature(getattr(lib, name)).parameters.values()] for lib in (optim, torch.optim))
+    assert ours == [(argument, default) for argument, default in theirs if argument in dict(ours)]

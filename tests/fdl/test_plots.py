@@ -150,11 +150,21 @@ def test_confusion_takes_scores_names_and_unused_classes():
 
 
 @pytest.mark.parametrize("targets, preds, classes, message", [
-    ([0, 1], [0], None, r"not \(2,\) and \(1,\)"), ([], [], None, "n at least 1"), ([0, 5], [0, 1], "abc", "from 0 to 2, not 0 to 5"),
-    ([0, -1], [0, 1], None, "not -1 to 1"), ([0, 0], [0, -1], "ab", "from 0 to 1, not -1 to 0"),
-    ([0, 0], [0, 2], "ab", "from 0 to 1, not 0 to 2"), (1, 1, None, r"not \(\) and \(\)"), (torch.zeros(2, 2), torch.zeros(2), None, r"targets must have shape \(n,\)")])
+    ([0, 1], [0], None, r"not \(2,\) and \(1,\)"), ([], [], None, "n at least 1"), ([0, 5], [0, 1], "abc", "from 0 to 2, not 5"),
+    ([0, -1], [0, 1], None, "not -1"), ([0, 0], [0, -1], "ab", "from 0 to 1, not -1"),
+    ([0, 0], [0, 2], "ab", "from 0 to 1, not 2"), ([0, 1, 1], [0.2, 0.9, 0.7], None, "not 0.2; of probabilities"), ([0.5, 1], [0, 1], None, "integers from 0 to 1, not 0.5"),
+    ([0, 1], torch.ones(2, 1), None, r"not \(2,\) and \(2, 1\)"), (1, 1, None, r"not \(\) and \(\)"), (torch.zeros(2, 2), torch.zeros(2), None, r"targets must have shape \(n,\)")])
 def test_confusion_refuses(targets, preds, classes, message):
     with pytest.raises(ValueError, match=message): plot_confusion(targets, preds, classes)
+
+
+def test_predictions_by_a_threshold_and_whole_floats_are_classes():
+    for preds in (torch.tensor([0.2, 0.9, 0.7]) > 0.5, [0., 1., 1.]): assert confusion_matrix([0, 1, 1], preds).tolist() == [[1, 0], [0, 2]]
+
+
+def test_a_history_is_rows():
+    for history in ([], {"train_loss": [1, 2]}):
+        with pytest.raises(ValueError, match="history must be rows"): plot_history(history)
 
 
 def test_titles_are_as_many_as_images():
@@ -163,7 +173,7 @@ def test_titles_are_as_many_as_images():
 
 
 def test_no_image_is_refused():
-    with pytest.raises(ValueError, match="n=0"): show_images([])
+    with pytest.raises(ValueError, match="n=0.* above 0"): show_images([])
 
 
 def test_mistakes_want_rows_that_belong_together():
