@@ -126,11 +126,12 @@ def _wrong_mode(run: Run) -> str | None:
 
     with hooked(run.model, see):
         for _ in range(2): run.train(run.batches[0])
+    for module in resting: module.training = True
+    preds = run.preds(run.batches[0][0])
     for module, name in resting.items():
-        module.training = True
-        preds = run.preds(run.batches[0][0])
         module.training = False
         if not torch.allclose(preds, run.preds(run.batches[0][0]), equal_nan=True): moving += [name]
+        module.training = True
     names = shorten(", ".join(moving), 70, placeholder=" ...")
     if names: return f"in evaluation mode, which changes the outputs: {names}"
 
