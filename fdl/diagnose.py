@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 # %% ../nbs/17_diagnosis.ipynb #cdf947bc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from .lockstep import hooked, rewound, tensors_in, undone
@@ -49,6 +49,7 @@ def _reached(run: Run) -> set[Tensor]:
     found, todo = set(), {run.loss(batch).grad_fn for batch in run.batches} - {None}
     while todo:
         found |= todo
+        # one step back, and of that what is new
         todo = {parent for node in todo for parent, _ in node.next_functions} - found - {None}
     leaves = {getattr(node, "variable", None) for node in found}
     return {p for p in leaves if isinstance(p, torch.nn.Parameter)}
@@ -104,8 +105,7 @@ def _seen(run: Run) -> list[set[Tensor]]:
 def _no_update(run: Run) -> str | None:
     "Does the optimizer see any gradient?"
     seen = _seen(run)
-    if not any(seen): return (f"in {len(run.batches)} steps the optimizer makes {len(seen)} "
-                              "updates, and sees no gradient")
+    if not any(seen): return f"{len(seen)} updates in {len(run.batches)} steps, no gradient seen"
 
 def _not_zeroed(run: Run) -> str | None:
     "In a step on 0 times the loss, does the optimizer see a gradient?"
@@ -118,21 +118,22 @@ def _not_zeroed(run: Run) -> str | None:
 # %% ../nbs/17_diagnosis.ipynb #851b656b
 def _wrong_mode(run: Run) -> str | None:
     "Does a part train in evaluation mode, and does that make a difference?"
-    resting, preds = {}, []
+    resting, moving = {}, []
 
-    def see(name, module, output):
-        frozen = {p.requires_grad for p in module.parameters()} == {False}        # on purpose
-        rests = torch.is_grad_enabled() and not module.training and not frozen
-        if rests: resting[module] = name or "the model"
+    def see(name, m, output):
+        frozen = {p.requires_grad for p in m.parameters()} == {False}             # on purpose
+        if torch.is_grad_enabled() and not (m.training or frozen): resting[m] = name or "the model"
 
     with hooked(run.model, see):
         for _ in range(2): run.train(run.batches[0])
-    for mode in (True, False):
-        for module in resting: module.training = mode
-        preds.append(run.preds(run.batches[0][0]))
-    if not torch.allclose(*preds, equal_nan=True):
-        names = shorten(", ".join(resting.values()), 70, placeholder=" ...")
-        return f"in evaluation mode, which changes the outputs: {names}"
+    for module in resting: module.training = True
+    preds = run.preds(run.batches[0][0])
+    for module, name in resting.items():
+        module.training = False
+        if not torch.allclose(preds, run.preds(run.batches[0][0]), equal_nan=True): moving += [name]
+        module.training = True
+    names = shorten(", ".join(moving), 70, placeholder=" ...")
+    if names: return f"in evaluation mode, which changes the outputs: {names}"
 
 # %% ../nbs/17_diagnosis.ipynb #44932bd4
 def _unscaled(run: Run) -> str | None:
@@ -147,7 +148,7 @@ def _unscaled(run: Run) -> str | None:
 
 # %% ../nbs/17_diagnosis.ipynb #00bcd2a1
 def _least(loss: Callable[[Tensor], Tensor], scores: Tensor) -> float:
-    "How low `loss(scores)` gets if the scores may become anything, from where they are."
+    "How low `loss(scores)` gets if the scores are trained, from where they are."
     scores = scores.detach().clone().requires_grad_()
     opt = torch.optim.Rprop([scores], lr=0.1)
     for _ in range(100):
@@ -158,7 +159,7 @@ def _least(loss: Callable[[Tensor], Tensor], scores: Tensor) -> float:
 
 # %% ../nbs/17_diagnosis.ipynb #f5884773
 def _squashed(run: Run) -> str | None:
-    "If the last layer could say anything, would something keep the loss up?"
+    "If the scores are trained directly, does something keep the loss up?"
     (x, y), said = run.batches[0], {}
 
     def see(name, module, output):
@@ -218,11 +219,11 @@ def _learned(run: Run) -> float:
 
 def _shuffled(run: Run) -> str | None:
     "Do similar inputs have similar targets, or can the model learn something of other rows?"
-    def hot(t): return one_hot(t.unique(return_inverse=True)[1])
+    def hot(t): return one_hot(t.unique(return_inverse=True)[1])       # values, numbered from 0
 
     x, y = (torch.cat(part)[:512].cpu() for part in zip(*run.batches))
     if len(x) < 100 or len(run.batches) < 2: return
-    if not x.is_floating_point(): x = hot(x.reshape(len(x), -1)).sum(1)
+    if not x.is_floating_point(): x = hot(x.reshape(len(x), -1)).sum(1)            # words, counted
     if not y.is_floating_point(): y = hot(y)
     x, y = (t.reshape(len(t), -1).double() for t in (x, y))
     x, y = (x - x.mean(0))/x.std(0).clamp(min=1e-8), y - y.mean(0)
@@ -272,7 +273,6 @@ TESTS = {"optimizer holds other parameters": _not_held, "detached part": _detach
 
 # %% ../nbs/17_diagnosis.ipynb #74d5d804
 import warnings
-from collections.abc import Iterable
 
 from .core import to_device
 

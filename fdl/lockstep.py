@@ -29,10 +29,7 @@ def hooked(model: Any, hook: Callable[[str, Any, Any], Any]) -> Iterator[None]:
 
 # %% ../nbs/16_debugging.ipynb #0594c9d6
 def tensors_in(x: Any) -> list[Tensor]:
-    """The tensors in `x`, in order.
-
-    Shapes: `x` is a tensor of any shape, or a list, tuple or dict of such, however deep.
-    """
+    "The tensors in `x`, in order. Shapes: any; `x` is a tensor, or lists, tuples, dicts of such."
     if isinstance(x, Tensor): return [x]
     if isinstance(x, dict): x = list(x.values())
     return [t for part in x for t in tensors_in(part)] if isinstance(x, (list, tuple)) else []
@@ -101,9 +98,8 @@ def _gap(a: Tensor | None, b: Tensor | None, rtol: float | None,
 class Parting(NamedTuple):
     """Where two runs part first: the step (0: before the first), the kind and name of the tensor.
 
-    `other` is the tensor's name in the second model, `words` the difference in words.
-    Shapes: `difference` is a float, the largest of the tensor; infinite where one is missing, or of
-    another shape or dtype.
+    `other` is its name in the second model, `words` the difference in words. Shapes: `difference`
+    is a float; infinite where a tensor is missing, or of another shape or dtype.
     """
     step: int
     kind: str
@@ -144,12 +140,11 @@ def lockstep(models: tuple[Any, Any], loss_funcs: tuple[Callable, Callable], opt
              atol: float | None = None) -> Parting | None:
     """The first step and the first tensor at which two training runs differ; None if none does.
 
-    Both models train side by side on `batches`, in the mode they are in, from the same random
-    numbers; each part may be fdl's or torch's, on any device. Compared, in this order: activations,
-    buffers, the loss, gradients from the last layer back, optimizer state and parameters; before
-    the first step, what is there already. Tensors are matched by name, or in order where the names
-    differ; if the modules have other names, only the activations of those with parameters count.
-    On a GPU, torch's dropout makes another mask of the same numbers than fdl's: use one of them.
+    Both models train on `batches`, in the mode they are in, from the same random numbers; each part
+    may be fdl's or torch's, on any device (but on a GPU their dropouts draw different masks).
+    Compared are activations, buffers, the loss, gradients from the last layer back, optimizer state
+    and parameters, in this order, and before the first step what is there already: by name, or in
+    order where names differ; then only activations of modules with parameters count.
 
     Shapes: batches (`xb`, `yb`); tensors of any shape. They agree if no entry is off by more than
     `atol` plus `rtol` times the largest; by default half of the dtype's digits agree: `rtol` is the
@@ -182,12 +177,12 @@ def undone(model: Any, opt: Any) -> Iterator[None]:
 
     Shapes: parameters, buffers, gradients and states of any shape.
     """
-    owners = [vars(opt), opt.state, *opt.state.values(), *opt.param_groups]
+    owners = [vars(opt), opt.state, *opt.state.values(), *opt.param_groups]      # dictionaries all
     for module in model.modules(): owners += [vars(module), vars(module).get("_buffers", {})]
     before = [(owner, dict(owner)) for owner in owners]
-    leaves = {t for t in tensors_in(owners) if t.is_leaf}
+    leaves = {t for t in tensors_in(owners) if t.is_leaf}        # only these hold a run's numbers
     values = [(t, t.data, t.detach().clone(), t.grad) for t in leaves]
-    for t, *_, grad in values: t.grad = copy.deepcopy(grad)
+    for t, *_, grad in values: t.grad = copy.deepcopy(grad)     # backward adds to it in place
     try:
         with rewound(): yield
     finally:

@@ -392,6 +392,23 @@ def test_a_frozen_part_and_a_live_one_in_one_module():
     assert causes(small([norm])) == ["eval mode"]
 
 
+def test_only_what_changes_the_outputs_is_named():
+    "Each part is switched alone, from all of them training: a part may matter only inside one that trains."
+    class Gate(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.drop = torch.nn.Dropout(0.5)
+        def forward(self, x):
+            dropped = self.drop(x)
+            return dropped if self.training else x
+    run = small([Gate()])
+    run["model"].eval()
+    assert evidence(run).endswith("the outputs: 3.drop, 3")
+    run = small([torch.nn.Dropout(0.5)])
+    run["model"].eval()
+    assert evidence(run).endswith("the outputs: 3")
+
+
 def test_a_step_that_evaluates_before_it_trains_is_healthy():
     def step(model, loss_func, xb, yb, opt):
         with torch.no_grad(): model.eval()(xb)
