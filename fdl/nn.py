@@ -22,22 +22,28 @@ class _Attributes:
     training, _persistent = True, {}                    # of each buffer: is it saved?
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(vars(self).get(name), Parameter) and not isinstance(value, Parameter | None):
-            raise TypeError(f"{type(self).__name__}.{name} must be a Parameter or None, "
-                            f"not a {type(value).__name__}")
+        for kind in (Parameter, torch.nn.Module):
+            held = isinstance(vars(self).get(name), kind)
+            if held and not isinstance(value, kind | Parameter | None):
+                raise TypeError(f"{type(self).__name__}.{name} must be a {kind.__name__} or None, "
+                                f"not a {type(value).__name__}")
         object.__setattr__(self, name, value)
 
-    def add_module(self, name: str, module: "Module | torch.nn.Module | None") -> None:
-        "Assigns a module by name, which need not be an identifier."
+    def add_module(self, name: str, module: torch.nn.Module, kind: Any = torch.nn.Module) -> None:
+        "Assigns a module (or what else `kind` says) by name, which need not be an identifier."
         if not name or "." in name or hasattr(type(self), name):
             raise KeyError(f"{name!r} cannot be registered: it is empty, has a dot, or is taken")
+        if not isinstance(module, kind):
+            raise TypeError(f"{name!r} cannot be a {type(module).__name__}: use Lambda / Parameter")
         setattr(self, name, module)
 
-    register_parameter = add_module
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        "Assigns a parameter by name."
+        self.add_module(name, param, Parameter | None)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         "Assigns a tensor that moves with the module but is not trained; saved if `persistent`."
-        self.add_module(name, tensor)
+        self.add_module(name, tensor, Tensor | None)
         self._persistent = {**self._persistent, name: persistent}
 
     def _find(self, kind: type) -> Mapping[str, Any]:
@@ -46,16 +52,10 @@ class _Attributes:
 
     _parameters = property(lambda self: self._find(Parameter))
     _modules = property(lambda self: self._find((_Attributes, torch.nn.Module)))
-    _buffers = property(lambda self: MappingProxyType({
-        name: t for name, t in self._find(Tensor).items()
-        if name in self._persistent and name not in self._parameters}))
+    _buffers = property(lambda self: MappingProxyType({k: v for k, v in self._find(Tensor).items()
+                        if k in self._persistent and k not in self._parameters}))
     _non_persistent_buffers_set = property(
         lambda self: {name for name, saved in self._persistent.items() if not saved})
-
-    def extra_repr(self) -> str:
-        "What stands in brackets when the module is printed: the settings."
-        return ", ".join(f"{name}={value}" for name, value in self._find(int | float | str | tuple)
-                         .items() if value is not False and name != "training")
 
 # %% ../nbs/07_modules.ipynb #5791c77c
 class _Tree(_Attributes):
@@ -83,6 +83,17 @@ class _Tree(_Attributes):
         "All parameters, a shared one once: what an optimizer is given."
         return (p for _, p in self.named_parameters(recurse=recurse))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Module":
+        "This module with `fn` of every tensor in its place; parameters stay the same objects."
+        for child in self._modules.values() if recurse else (): child._apply(fn)
+        for p in self._parameters.values():
+            data = fn(p.data)
+            if data.is_meta == p.is_meta: p.data = data
+            else: torch.utils.swap_tensors(p, Parameter(data, p.requires_grad))
+            if p.grad is not None: p.grad = fn(p.grad)
+        for name, b in self._buffers.items(): setattr(self, name, fn(b))
+        return self
+
 # %% ../nbs/07_modules.ipynb #b2ca79e1
 class Module(_Tree, torch.nn.Module):
     """Base of every layer and model: its parameters and modules are those among its attributes.
@@ -99,18 +110,13 @@ class Module(_Tree, torch.nn.Module):
     def __init__(self) -> None: pass                        # no registries to make
     __delattr__ = object.__delattr__
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Module":
-        "This module with `fn` of every tensor in its place; parameters stay the same objects."
-        for child in self._modules.values() if recurse else (): child._apply(fn)
-        for p in self._parameters.values():
-            data = fn(p.data)
-            if data.is_meta == p.is_meta: p.data = data
-            else: torch.utils.swap_tensors(p, Parameter(data, p.requires_grad))
-            if p.grad is not None: p.grad = fn(p.grad)
-        for name, b in self._buffers.items(): setattr(self, name, fn(b))
-        return self
+    def extra_repr(self) -> str:
+        "What stands in brackets when the module is printed: the settings."
+        return ", ".join(f"{name}={value}" for name, value in self._find(int | float | str | tuple)
+                         .items() if value is not False and name != "training")
 
-    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> tuple:
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True,
+                        assign: bool = False) -> tuple:
         "Copies `state_dict` into this module; raises if a shape, or with `strict` a key, is wrong."
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a mapping, not a {type(state_dict).__name__}")
@@ -122,7 +128,7 @@ class Module(_Tree, torch.nn.Module):
         if wrong or strict and (missing or unexpected):
             raise RuntimeError(f"state_dict does not fit {type(self).__name__}: missing {missing}, "
                                f"unexpected {unexpected}, of another shape {wrong}")
-        return super().load_state_dict(state_dict, strict)
+        return super().load_state_dict(state_dict, strict, assign)
 
 # %% ../nbs/07_modules.ipynb #6d22bb42
 class Linear(Module):
@@ -160,13 +166,12 @@ class ReLU(Module):
 class ModuleList(Module):
     """A list of modules, which the module that holds it finds; it computes nothing itself."""
     def __init__(self, modules: Iterable[Module] = ()):
-        for module in modules: self.append(module)
+        self.extend(modules)
 
-    def add_module(self, name: str, module: torch.nn.Module) -> None:
-        "Assigns a module by name."
-        if not isinstance(module, torch.nn.Module):
-            raise TypeError(f"{type(module).__name__} is not a Module: wrap a function in Lambda")
-        super().add_module(name, module)
+    def extend(self, modules: Iterable[Module]) -> "ModuleList":
+        "This list with all of `modules` at its end."
+        for module in modules: self.append(module)
+        return self
 
     def append(self, module: Module) -> "ModuleList":
         "This list with `module` at its end."

@@ -91,6 +91,41 @@ def test_a_plain_tensor_never_replaces_a_parameter():
     assert [n for n, _ in layer.named_parameters()] == ["bias"]
 
 
+def test_only_a_module_replaces_a_module():
+    for layer in (nn.ReLU(), torch.nn.ReLU()):
+        model = nn.Module()
+        model.act = layer
+        for value in (torch.relu, nn.ReLU, torch.ones(1)):
+            with pytest.raises(TypeError, match=f"Module.act must be a Module or None, not a {type(value).__name__}"): model.act = value
+        assert model.act is layer
+        model.act = nn.Linear(1, 1)
+        model.act = None
+        assert not list(model.children())
+
+
+@pytest.mark.parametrize("method, value", [("add_module", torch.relu), ("add_module", nn.ReLU), ("add_module", torch.ones(1)), ("add_module", None), ("register_parameter", torch.ones(1)),
+                                           ("register_parameter", nn.ReLU()), ("register_buffer", [1.]), ("register_buffer", nn.ReLU())])
+def test_refused_kinds(method, value):
+    model = nn.Module()
+    with pytest.raises(TypeError, match=f"'a' cannot be a {type(value).__name__}: use Lambda / Parameter"): getattr(model, method)("a", value)
+    assert not hasattr(model, "a")
+
+
+def test_an_empty_place_may_be_registered():
+    model = nn.Module()
+    model.register_parameter("bias", None)
+    model.register_buffer("mean", None)
+    assert model.bias is None and model.mean is None and not model.state_dict()
+
+
+def test_load_by_assignment():
+    with torch.device("meta"): model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm2d(3))
+    saved = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm2d(3)).state_dict()
+    model.load_state_dict(saved, assign=True)
+    assert not any(t.is_meta for t in model.state_dict().values()) and isinstance(model[0].weight, nn.Parameter) and model[0].weight.requires_grad
+    assert all(t.data_ptr() == saved[name].data_ptr() for name, t in model.state_dict().items())
+
+
 @pytest.mark.parametrize("name", ["", "a.b", "forward", "training"])
 @pytest.mark.parametrize("method, value", [("register_parameter", nn.Parameter(torch.ones(1))), ("register_buffer", torch.ones(1)), ("add_module", nn.ReLU())])
 def test_refused_names(name, method, value):
@@ -584,4 +619,10 @@ def test_calls_pass_everything_on():
                                   lambda: nn.ModuleList([nn.Linear(2, 2), nn.ReLU]), lambda: nn.ModuleList().append(torch.zeros(2)),
                                   lambda: nn.Sequential(nn.ReLU()).__setitem__(0, torch.tanh)], ids=["function", "list", "class in a dict", "class", "tensor", "set"])
 def test_containers_refuse_what_is_no_module(make):
-    with pytest.raises(TypeError, match="is not a Module"): make()
+    with pytest.raises(TypeError, match="cannot be a .*: use Lambda"): make()
+
+
+def test_a_list_takes_many():
+    layers = nn.ModuleList([nn.ReLU()])
+    assert layers.extend([nn.Linear(1, 2), nn.ReLU()]) is layers and list(layers._modules) == ["0", "1", "2"]
+    with pytest.raises(TypeError, match="'3' cannot be a NoneType"): layers.extend([None])
