@@ -29,7 +29,7 @@ class _Attributes:
                                 f"not a {type(value).__name__}")
         object.__setattr__(self, name, value)
 
-    def add_module(self, name: str, module: torch.nn.Module, kind: Any = torch.nn.Module) -> None:
+    def add_module(self, name: str, module: Any, kind: Any = torch.nn.Module | None) -> None:
         "Assigns a module (or what else `kind` says) by name, which need not be an identifier."
         if not name or "." in name or hasattr(type(self), name):
             raise KeyError(f"{name!r} cannot be registered: it is empty, has a dot, or is taken")
@@ -177,7 +177,7 @@ class ModuleList(Module):
         "This list with `module` at its end."
         number = len(self)
         while str(number) in self._modules: number += 1     # a slice keeps its numbers
-        self.add_module(str(number), module)
+        self.add_module(str(number), module, torch.nn.Module)
         return self
 
     def __len__(self) -> int: return len(self._modules)
@@ -190,7 +190,7 @@ class ModuleList(Module):
         return part
 
     def __setitem__(self, index: int, module: Module) -> None:
-        self.add_module(list(self._modules)[index], module)
+        self.add_module(list(self._modules)[index], module, torch.nn.Module)
 
 # %% ../nbs/07_modules.ipynb #55a63534
 class Sequential(ModuleList):
@@ -201,7 +201,7 @@ class Sequential(ModuleList):
     def __init__(self, *modules: Module | dict[str, Module]):
         one_dict = len(modules) == 1 and isinstance(modules[0], dict)
         for name, module in modules[0].items() if one_dict else enumerate(modules):
-            self.add_module(str(name), module)
+            self.add_module(str(name), module, torch.nn.Module)
 
     def forward(self, input: Any) -> Any:
         "`input` after every module in turn."

@@ -103,7 +103,7 @@ def test_only_a_module_replaces_a_module():
         assert not list(model.children())
 
 
-@pytest.mark.parametrize("method, value", [("add_module", torch.relu), ("add_module", nn.ReLU), ("add_module", torch.ones(1)), ("add_module", None), ("register_parameter", torch.ones(1)),
+@pytest.mark.parametrize("method, value", [("add_module", torch.relu), ("add_module", nn.ReLU), ("add_module", torch.ones(1)), ("register_parameter", torch.ones(1)),
                                            ("register_parameter", nn.ReLU()), ("register_buffer", [1.]), ("register_buffer", nn.ReLU())])
 def test_refused_kinds(method, value):
     model = nn.Module()
@@ -115,7 +115,8 @@ def test_an_empty_place_may_be_registered():
     model = nn.Module()
     model.register_parameter("bias", None)
     model.register_buffer("mean", None)
-    assert model.bias is None and model.mean is None and not model.state_dict()
+    model.add_module("downsample", None)
+    assert model.downsample is model.bias is None and model.mean is None and not model.state_dict()
 
 
 def test_load_by_assignment():
