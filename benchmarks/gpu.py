@@ -144,7 +144,7 @@ def recipe(rounds: int) -> list[Row]:
     for seed in SEEDS[:rounds] if rounds < 3 else SEEDS:
         set_seed(seed)
         model = train.new_model(torch.nn, True, device)
-        seconds.append(train.train(train_ds, model, train.Notes({}), None, seed, epochs=1, batch_size=256, lr=0.01, progress=False))
+        seconds.append(train.train(train_ds, model))
         right.append(fdl.training.evaluate(model, fdl.functional.cross_entropy, fdl.data.DataLoader(test_ds, 1000))["accuracy"])
     note = f"test accuracy from {min(right):.2%} to {max(right):.2%}"
     return [summary("GPU: make train, seeds that reach 99.0% of the test set", "at least", len(right), [sum(r >= 0.99 for r in right)], unit="seeds", note=note),

@@ -57,7 +57,7 @@ def recipe(rounds: int) -> list[Row]:
         for dtype in limits:
             set_seed(seed)
             model = train.new_model(nn, dtype == "bfloat16", CPU)
-            seconds[dtype].append(train.train(train_ds, model, epochs=1, batch_size=256, lr=0.01, progress=False)[2])
+            seconds[dtype].append(train.train(train_ds, model))
             right[dtype].append(evaluate(model, cross_entropy, DataLoader(test_ds, 1000))["accuracy"])
         seconds["the example's network"].append(10*plain(other, opt, tenth))
     rows = []

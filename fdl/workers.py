@@ -35,29 +35,31 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if self.fresh and isinstance(obj, (type, FunctionType)):
             notebook = not hasattr(sys.modules["__main__"], "__file__")
-            if "<" in obj.__qualname__ or obj.__module__ == "__main__" and notebook:
+            # a lambda is called "<lambda>", a local function "f.<locals>.g"
+            if "<" in obj.__qualname__ or (obj.__module__ == "__main__" and notebook):
                 raise pickle.PicklingError(
                     f"{obj.__qualname__} is defined in a notebook, or is a lambda or local to a "
                     "function: a worker that starts afresh (spawn, forkserver) cannot import it. "
                     'Import it from a .py file, or pass multiprocessing_context="fork".')
         if type(obj) is Tensor:
             with suppress(TypeError, RuntimeError):          # some are none of NumPy's
+                # NumPy has no numbers that are yet to be conjugated or negated
                 return torch.from_numpy, (obj.resolve_conj().resolve_neg().numpy(),)
         return NotImplemented
 
 def _dumps(obj: Any, fresh: bool = False) -> memoryview:
     buffer = io.BytesIO()
-    pickler = _Pickler(buffer, protocol=5)
+    pickler = _Pickler(buffer, protocol=5)                    # writes an array with no copy before
     pickler.fresh = fresh
     pickler.dump(obj)
-    return buffer.getbuffer()
+    return buffer.getbuffer()                                # the bytes themselves, no copy
 
 # %% ../nbs/20_workers.ipynb #wk028
 _PATIENCE = 30          # seconds in which a process that is told to go, or dying, may end
 
 def _exit_with_parent() -> None:
     wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
+    os._exit(1)                                             # sys.exit would end this thread only
 
 def _work(connection: Connection, worker: int, seed: int, setup: tuple | None) -> None:
     "A worker's life: set up, then a batch for each message with indices, until an empty message."

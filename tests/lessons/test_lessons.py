@@ -18,7 +18,7 @@ import pytest
 import run_notebooks
 from course import LESSONS, NOTEBOOKS, ROOT, declared, read
 
-MOST_SECONDS = {"14_convolutions": 75, "19_training_fast": 120}  # all others: 60
+MOST_SECONDS = {"14_convolutions": 75}  # all others: 60
 LONGEST = ("05", "08", "12", "13", "14", "19")  # run a second time weekly only, so that `make test` keeps its quarter of an hour
 NO_NETWORK = str(ROOT/"tests"/"no_network")
 SHIFTED_SEEDS = Path(__file__).parent/"shifted_seeds.py"
