@@ -39,7 +39,7 @@ from fdl.optim import Adam
 from fdl.optim.lr_scheduler import OneCycleLR
 from fdl.plots import plot_mistakes
 from fdl.training import epochs as plain_epochs
-from fdl.training import evaluate, fit, loss_batch
+from fdl.training import CapturedStep, evaluate, fit, loss_batch
 
 PICTURES = Path(__file__).resolve().parent.parent/"runs"
 
@@ -104,10 +104,12 @@ def train(ds: TensorDataset, model: Mixed, recipe: dict = RECIPE, notes: Notes |
     notes = notes or Notes({})
     epochs, peak = recipe["epochs"], recipe["rate"]
     dl = DataLoader(ds, recipe["batch_size"], shuffle=True)
-    opt = Adam(model.parameters(), peak, betas=recipe["betas"])
+    captured = next(model.parameters()).is_cuda and not dist.is_initialized()
+    new_opt = partial(torch.optim.Adam, capturable=True) if captured else Adam
+    opt = new_opt(model.parameters(), peak, betas=recipe["betas"])
     schedule = OneCycleLR(opt, peak, total_steps=epochs*len(dl), cycle_momentum=False)
     loss_func = partial(cross_entropy, label_smoothing=recipe["smoothing"])
-    one_step = loss_batch
+    one_step = CapturedStep() if captured else loss_batch
     if dist.is_initialized(): dl, one_step = Sharded(dl), step
 
     def noted(*batch):
