@@ -282,7 +282,6 @@ class Conv2d(Module):
     reset_parameters = Linear.reset_parameters
 
     def forward(self, input: Tensor) -> Tensor:
-        "The feature maps of `input`."
         return functional.conv2d(input, self.weight, self.bias, self.stride, self.padding,
                                  groups=self.groups)
 
@@ -297,14 +296,12 @@ class _Pool2d(Module):
 class AvgPool2d(_Pool2d):
     """The mean of each window. Shapes: those of `avg_pool2d`."""
     def forward(self, input: Tensor) -> Tensor:
-        "`input`, averaged window by window."
         return functional.avg_pool2d(input, self.kernel_size, self.stride, self.padding,
                                      ceil_mode=self.ceil_mode)
 
 class MaxPool2d(_Pool2d):
     """The largest value of each window. Shapes: those of `max_pool2d`."""
     def forward(self, input: Tensor) -> Tensor:
-        "The largest value of each window of `input`."
         return functional.max_pool2d(input, self.kernel_size, self.stride, self.padding,
                                      ceil_mode=self.ceil_mode)
 

@@ -82,9 +82,9 @@ def evaluate(model: Callable, loss_func: Callable, dl: Iterable,
              metrics: Metrics = None) -> dict[str, float]:
     """The `loss` of `model` over all of `dl`, and each of `metrics` by name, without gradients.
 
-    The model is in evaluation mode; afterwards each module is in its own again. Batches go to the
-    device of its parameters, and weigh what a mean divides by: ignored targets (-100, or the
-    `ignore_index` of a function or partial; a lambda hides it) do not count, class weights do.
+    In evaluation mode; afterwards each module is in its own again. Batches go to the device of the
+    parameters, and weigh what a mean divides by: ignored targets (-100, or the `ignore_index` of a
+    module or partial) do not count, class weights do. A lambda hides both: its mean is then wrong.
     `metrics` None: accuracy of classes.
     Shapes: batches (`xb`, `yb`) of n rows; each function turns `model(xb)` and `yb` into a mean.
     Raises `ValueError` when `dl` gives no batches, a mean is not 0-d, or two metrics share a name.
@@ -137,11 +137,12 @@ class History(list):
         widths = [max(len(name), 7) for name in self[0]]
         return "\n".join("  ".join(map(str.rjust, row, widths)) for row in [self[0], *rows])
 
-def _alarm(epoch: int, losses: list[tuple[Tensor, Tensor]]) -> FloatingPointError:
-    "Names the first update whose loss is not finite; if there is none, it was in validation."
+def _alarm(mean: float, epoch: int, losses: list[tuple[Tensor, Tensor]]) -> None:
+    "If `mean` is not finite, names the first such loss; if there is none, it was in validation."
+    if math.isfinite(mean): return
     bad = [i for i, (loss, weight) in enumerate(losses, 1) if weight and not loss.isfinite()]
     where = f"batch {bad[0]} of {len(losses)}" if bad else "validation"
-    return FloatingPointError(
+    raise FloatingPointError(
         f"epoch {epoch}, {where}: the loss is nan or infinite. In the very first batch, look at "
         "inputs, targets and weights; later, at that batch's inputs, then try a tenth of the rate.")
 
@@ -157,8 +158,13 @@ def epochs(n_epochs: int, model: Callable, loss_func: Callable, opt: Any, train_
     `loss_batch` does; `scheduler.step()` follows it. All parts may be torch's.
     What is in evaluation mode in a training model stays there.
     Shapes: batches (`xb`, `yb`) of n rows; `loss_func` turns `model(xb)` and `yb` into a mean.
-    Raises `FloatingPointError` for a loss that is not finite, `ValueError` as `evaluate` does.
+    Raises `FloatingPointError` for a loss that is not finite, `ValueError` as `evaluate` does, and
+    when `opt` holds none of the model's parameters.
     """
+    mine = {p for p in getattr(model, "parameters", list)() if p.requires_grad}
+    held = {p for group in getattr(opt, "param_groups", ()) for p in group["params"]}
+    if mine and held and mine.isdisjoint(held):
+        raise ValueError("opt holds none of the model's parameters: make it from this model's")
     resting = not getattr(model, "training", True)
     if resting: model.train()
     try:
@@ -168,11 +174,11 @@ def epochs(n_epochs: int, model: Callable, loss_func: Callable, opt: Any, train_
                 losses.append(step(model, loss_func, xb, yb, opt))
                 if scheduler is not None: scheduler.step()
             row = {"epoch": epoch, "train_loss": _mean(losses, "train_dl")}
-            if not math.isfinite(row["train_loss"]): raise _alarm(epoch, losses)
+            _alarm(row["train_loss"], epoch, losses)
             if valid_dl is not None:
                 for name, value in evaluate(model, loss_func, valid_dl, metrics).items():
                     row[f"valid_{name}"] = value
-                if not math.isfinite(row["valid_loss"]): raise _alarm(epoch, losses)
+                _alarm(row["valid_loss"], epoch, losses)
             yield row | {"seconds": perf_counter() - begin}
     finally:
         if resting: model.eval()

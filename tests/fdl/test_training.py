@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 
-from fdl import nn, optim
+from fdl import backprop, nn, optim
 from fdl.data import DataLoader, TensorDataset, pad_collate
 from fdl.functional import cross_entropy
 from fdl.training import History, epochs, evaluate, fit, get_dls, loss_batch
@@ -541,3 +541,37 @@ def test_the_bar_moves_with_each_step(monkeypatch):
     monkeypatch.setattr("fdl.training.tqdm", Bar)
     fit(3, *parts())
     assert bars[0].total == bars[0].n == 21 and bars[0].said == ["epoch 1 of 3", 7, "epoch 2 of 3", 14, "epoch 3 of 3", 21, "epoch 3 of 3"]
+
+
+def test_an_optimizer_of_another_model_is_refused():
+    "Lesson 08's first trap. Some parameters, none that learn, or none that can be asked for: that may be meant."
+    model, other = network(), network(seed=1)
+    for lib in (optim, torch.optim):
+        with pytest.raises(ValueError, match="none of the model's parameters"): fit(1, model, cross_entropy, lib.SGD(other.parameters(), lr=0.1), DataLoader(data(), 32), progress=False)
+        fit(1, model, cross_entropy, lib.SGD([*model[2].parameters(), *other.parameters()], lr=0.1), DataLoader(data(), 32), progress=False)
+    assert_close(dict(other.state_dict()), dict(network(seed=1).state_dict()), rtol=0, atol=0)
+
+
+def test_gradients_written_by_hand():
+    "Model, loss and optimizer need be no more than callables with `backward`, `zero_grad` and `step`: those of lesson 03 do what autograd does."
+    twin, targets = network(), lambda target: F.one_hot(target, 3).double()
+    params = [p for layer in (twin[0], twin[2]) for p in (layer.weight.detach().T.clone(), layer.bias.detach().clone())]
+    model, mse = backprop.Sequential(backprop.Linear(*params[:2]), backprop.ReLU(), backprop.Linear(*params[2:])), backprop.MSE()
+    def loss_func(preds, target):
+        loss = mse(preds, targets(target))
+        def backward():
+            mse.out.g = 1.
+            mse.backward()
+            model.backward()
+        loss.backward = backward
+        return loss
+    class ByHand:
+        def zero_grad(self):
+            for p in params: p.g = None
+        def step(self):
+            for p in params: p -= 0.1*p.g
+    dl = DataLoader(data(), 32)
+    history = fit(3, model, loss_func, ByHand(), dl, dl, progress=False)
+    expected = run(3, dl, dl, lambda preds, target: F.mse_loss(preds, targets(target)), twin)
+    for row, wanted in zip(without_seconds(history), without_seconds(expected), strict=True): assert row == pytest.approx(wanted, rel=1e-12)
+    assert history[2]["train_loss"] < history[0]["train_loss"]
