@@ -19,8 +19,9 @@ from torch import Tensor
 
 from . import engine
 from .engine import EXERCISES, Verdict, name_of, source, stub_name, verdict
+from .sliders import slide
 
-__all__ = ["check", "hint", "inputs", "program", "progress", "solution", "use"]
+__all__ = ["check", "hint", "inputs", "program", "progress", "slide", "solution", "use"]
 HERE = Path(__file__).resolve().parent
 for module in sorted(HERE.glob("lesson_*.py")): importlib.import_module(f"exercises.{module.stem}")
 TITLES = {path.stem[:2]: path.stem[3:].replace("_", " ") for path in sorted((HERE.parent/"nbs").glob("[0-9][0-9]_*.ipynb"))}

@@ -28,7 +28,7 @@ from nbclient.exceptions import CellExecutionError
 from traitlets.config import Config
 
 # Two threads, which do not spin while they wait: so the CPU seconds are the lesson's own, whatever else the machine does.
-ENVIRONMENT = {"FDL_DEVICE": "cpu", "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE", "TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+ENVIRONMENT = {"FDL_DEVICE": "cpu", "FDL_STATIC": "1", "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE", "TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
                "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 
 # A sum of floats hangs on its order, and so on the processor's instructions. These variables choose them. In the first

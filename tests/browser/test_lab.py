@@ -158,3 +158,26 @@ def test_interrupting_fit_keeps_the_history(browser, lab, project):
         page.locator(".jp-OutputArea", has_text="Ctrl-C: the history has").first.wait_for()
         page.locator(".jp-OutputArea", has_text="epochs are kept, True").first.wait_for()
     finally: path.unlink()
+
+
+MOVED = """import matplotlib.pyplot as plt
+from exercises import slide
+def line(slope=1): plt.plot([0, 1], [0, slope]); plt.ylim(0, 3); plt.show()
+slide(line, slope=[1, 2, 3])"""
+
+
+def test_a_slider_changes_its_picture(browser, lab, project):
+    path = project/"nbs"/"moved.ipynb"
+    like = nbformat.read(project/"nbs"/"02_matmul.ipynb", as_version=4)
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(MOVED)], metadata=like.metadata), path)
+    try:
+        page = opened(browser, lab, path.name)
+        start(page)
+        picture = page.locator(".jp-OutputArea img").first
+        picture.wait_for()
+        before = picture.get_attribute("src")
+        page.locator(".widget-slider .noUi-handle").first.focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("before => (document.querySelector('.jp-OutputArea img')?.src ?? before) != before", arg=before)
+    finally: path.unlink()
+
