@@ -1,6 +1,7 @@
 "A picture that a reader can move: a slider for each of its numbers in Jupyter, the picture alone elsewhere."
 import inspect
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +26,6 @@ def slide(draw: Callable, **values: Sequence) -> Any:
 
 
 def in_jupyter() -> bool:
-    "Whether this is a kernel of a notebook."
-    try: return type(get_ipython()).__name__ in ("ZMQInteractiveShell", "Shell")  # Colab's is a `Shell`
-    except NameError: return False
+    "Whether this is the kernel of a notebook."
+    if "IPython" not in sys.modules: return False
+    return type(sys.modules["IPython"].get_ipython()).__name__ in ("ZMQInteractiveShell", "Shell")  # Colab's is a `Shell`

@@ -176,7 +176,7 @@ def test_a_slider_changes_its_picture(browser, lab, project):
         picture = page.locator(".jp-OutputArea img").first
         picture.wait_for()
         before = picture.get_attribute("src")
-        page.locator(".widget-slider .noUi-handle").first.focus()
+        page.locator(".noUi-handle").first.focus()
         page.keyboard.press("ArrowRight")
         page.wait_for_function("before => (document.querySelector('.jp-OutputArea img')?.src ?? before) != before", arg=before)
     finally: path.unlink()

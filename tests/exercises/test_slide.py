@@ -1,6 +1,5 @@
 "`slide`: the picture alone where nothing can be moved, a control for each value in a kernel."
-import builtins
-
+import IPython
 import ipywidgets
 import pytest
 
@@ -23,7 +22,7 @@ def kernel(monkeypatch):
     "A session that looks like a notebook's kernel; the controls that it was given."
     given = {}
     class ZMQInteractiveShell: pass
-    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
+    monkeypatch.setattr(IPython, "get_ipython", ZMQInteractiveShell)
     monkeypatch.setattr(ipywidgets, "interact", lambda f, **controls: given.update(controls, f=f))
     return given
 
