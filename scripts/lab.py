@@ -25,7 +25,7 @@ from run_notebooks import ENVIRONMENT, difference
 ROOT = Path(__file__).resolve().parent.parent
 LAB = Path(sys.prefix)/"share"/"jupyter"/"lab"
 # Of what the checks set, this is the learner's choice.
-LEARNERS = {"FDL_DEVICE", "OMP_NUM_THREADS", "TQDM_DISABLE", "MPLBACKEND"}
+LEARNERS = {"FDL_STATIC", "FDL_DEVICE", "OMP_NUM_THREADS", "TQDM_DISABLE", "MPLBACKEND"}
 NO_NEWS = {"@jupyterlab/apputils-extension:notification":
            {"fetchNews": "false", "checkForUpdates": False}}
 CONTENTS = "@jupyterlab/toc:plugin"
