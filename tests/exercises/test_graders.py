@@ -23,6 +23,7 @@ HELD_OUT = [(*name.split("__")[:2], answer) for name, answer in vars(held_out).i
 GOAL = .95
 # Breaks of a solution that change nothing that the exercise asks for, by exercise: the new line, or a part of it.
 EQUIVALENT = {
+    "checkerboard": ["(place[:, None] - place) % 2"],  # a difference is odd where the sum is
     "tent": ["3.0], dtype=t.dtype) - t)", "torch.tensor([1.0, 2.0, 3.0])) @"],  # the same tent from the right; the sum has the wider type
     "mse_loss": ["(target - input)"],  # a square has no sign
     "Linear": ["uniform_(bound, bound)) if bias"],  # a bias may start anywhere within the bound
