@@ -166,7 +166,7 @@ class broadcast_shape(Exercise):
         n = min(len(a), len(b))
         return broadcast_shape.general(a[len(a) - n:], b[len(b) - n:])
 
-    @wrong("took the larger size: 1 against 0 gives 0, for nothing is repeated no times")
+    @wrong("took the larger size: 1 against 0 gives 0, for nothing is repeated no times", "Take the size that is not 1.")
     def larger(a, b): return broadcast_shape.general(a, b, size=max)
 
     @wrong("did not refuse shapes that do not fit")

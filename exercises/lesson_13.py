@@ -187,7 +187,7 @@ class rotation_(Exercise):
     @torch.no_grad()
     def triangle(tensor): return tensor.copy_(torch.linalg.qr(torch.randn_like(tensor))[1])
 
-    @wrong("filled it with independent numbers: lengths are then kept on average only")
+    @wrong("filled it with independent numbers: lengths are then kept on average only", "Decompose such a matrix, and keep the part whose rows stand at right angles.")
     @torch.no_grad()
     def normal(tensor): return tensor.normal_(0, len(tensor)**-.5)
 

@@ -172,7 +172,7 @@ class fold_norm(Exercise):
             if conv.bias is not None: conv.bias.add_(1)
         norm.eval()
         before = {k: v.clone() for m in (conv, norm) for k, v in m.state_dict(prefix=type(m).__name__).items()}
-        x = torch.randn(2, channels[0], 5, 5).double()
+        x = torch.randn(1, channels[0], 3, 3).double()
         with torch.no_grad():
             new = answer(conv, norm)
             if new is None: return None
