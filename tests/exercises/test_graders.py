@@ -3,6 +3,7 @@
 `pytest -s` shows the confusion matrix: how many answers of each kind were given which kind of verdict.
 """
 import inspect
+import re
 import textwrap
 
 import pytest
@@ -19,10 +20,11 @@ import held_out
 
 ALL = list(EXERCISES.values())
 LABELLED = [(e, w) for e in ALL for w in e.wrongs]
-HELD_OUT = [(*name.split("__")[:2], answer) for name, answer in vars(held_out).items() if name.split("__")[0] in EXERCISES]
+HELD_OUT = [(m[1], m[2], answer) for name, answer in vars(held_out).items() if (m := re.match("(.+?)__(?!_)(.+?)__", name)) and m[1] in EXERCISES]
 GOAL = .95
 # Breaks of a solution that change nothing that the exercise asks for, by exercise: the new line, or a part of it.
 EQUIVALENT = {
+    "checkerboard": ["(place[:, None] - place) % 2"],  # a difference is odd where the sum is
     "tent": ["3.0], dtype=t.dtype) - t)", "torch.tensor([1.0, 2.0, 3.0])) @"],  # the same tent from the right; the sum has the wider type
     "mse_loss": ["(target - input)"],  # a square has no sign
     "Linear": ["uniform_(bound, bound)) if bias"],  # a bias may start anywhere within the bound
