@@ -14,6 +14,7 @@ from course import ROOT
 sys.path.insert(0, str(ROOT))
 from benchmarks import peers, recipe, report, rows, run  # noqa: E402
 from benchmarks.measure import Row, at_least, at_most, in_turn, per_call, summary  # noqa: E402
+from fdl import data as fdl_data  # noqa: E402
 
 
 class Clock:
@@ -171,3 +172,15 @@ def test_a_card_has_its_own_table(tmp_path, monkeypatch):
     text = (tmp_path/"gpu"/"results.md").read_text(encoding="utf-8")
     assert "on one a card. 1 of 1 targets met" in text and "](../../README.md)" in text and not (tmp_path/"results.md").exists()
     assert report.load((tmp_path/"gpu"/"results.json").read_text(encoding="utf-8"))[1]["card"] == "a card"
+
+
+def test_the_recipe_is_that_of_make_train(monkeypatch, one_thread):
+    "The rows of `make train` come from scripts/train.py as it is, here with a few images."
+    import train
+
+    y = torch.arange(640) % 10
+    few = fdl_data.TensorDataset(torch.randn(640, 1, 28, 28), y)
+    monkeypatch.setattr(train, "new_sets", lambda device, valid: (few, few))
+    found = {row.name: row for row in recipe.recipe(1)}
+    assert 0 < found["make train in float32: seconds of training"].value < 60
+    assert found["make train in float32: seeds that reach 99.0% of the test set"].value == 0
