@@ -62,17 +62,16 @@ class tent(Exercise):
     gradients = False
 
     def cases(randn):
-        yield "the top", (torch.tensor([[2.]]).double(),)
-        yield "halfway up, halfway down", (torch.tensor([[1.5], [2.5]]).double(),)
-        yield "left of it", (torch.tensor([[0.], [-3.], [1.]]).double(),)
-        yield "right of it", (torch.tensor([[3.], [4.], [10.]]).double(),)
-        yield "float32", (torch.tensor([[0.], [1.5], [2.], [3.5]]),)
-        yield "no input", (torch.zeros(0, 1).double(),)
-        yield "many", (torch.linspace(-2, 6, 57).double()[:, None],)
+        yield "the top", (torch.tensor([[2.]]),)
+        yield "halfway up, halfway down", (torch.tensor([[1.5], [2.5]]),)
+        yield "left of it", (torch.tensor([[0.], [-3.], [1.]]),)
+        yield "right of it", (torch.tensor([[3.], [4.], [10.]]),)
+        yield "no input", (torch.zeros(0, 1),)
+        yield "many", (torch.linspace(-2, 6, 57)[:, None],)
 
     def solution(t):
-        bends = torch.tensor([1., -2., 1.], dtype=t.dtype)
-        return torch.relu(t - torch.tensor([1., 2., 3.], dtype=t.dtype)) @ bends[:, None]
+        bends = torch.tensor([1., -2., 1.])
+        return torch.relu(t - torch.tensor([1., 2., 3.])) @ bends[:, None]
 
     def second(t):
         return torch.relu(1 - (t - 2).abs())
@@ -96,7 +95,7 @@ class tent(Exercise):
     def no_relu(t): return (t - 1) - 2*(t - 2) + (t - 3)
 
     @wrong("returned the three neurons side by side, not their sum", "The second layer adds them up, with the weights 1, -2 and 1.")
-    def not_summed(t): return torch.relu(t - torch.tensor([1., 2., 3.], dtype=t.dtype)) * torch.tensor([1., -2., 1.], dtype=t.dtype)
+    def not_summed(t): return torch.relu(t - torch.tensor([1., 2., 3.])) * torch.tensor([1., -2., 1.])
 
     @wrong("dropped the last dimension: (n, 1) comes in and must come out")
     def squeezed(t): return torch.relu(1 - (t - 2).abs())[:, 0]

@@ -25,7 +25,7 @@ GOAL = .95
 # Breaks of a solution that change nothing that the exercise asks for, by exercise: the new line, or a part of it.
 EQUIVALENT = {
     "checkerboard": ["(place[:, None] - place) % 2"],  # a difference is odd where the sum is
-    "tent": ["3.0], dtype=t.dtype) - t)", "torch.tensor([1.0, 2.0, 3.0])) @"],  # the same tent from the right; the sum has the wider type
+    "tent": ["3.0]) - t)"],  # the same tent from the right
     "mse_loss": ["(target - input)"],  # a square has no sign
     "Linear": ["uniform_(bound, bound)) if bias"],  # a bias may start anywhere within the bound
     # A mean may be a tensor, and remember how it came to be; weights too; a square has no sign.
