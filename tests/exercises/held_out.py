@@ -151,3 +151,29 @@ def record_outputs__itself_too__all(model, x):
     finally:
         for h in handles: h.remove()
     return found
+
+
+def clip_grad_norm__each_alone__torch(params, max_norm):
+    total = torch.stack([p.grad.norm() for p in params]).norm()
+    for p in params:
+        if_long = torch.clamp(max_norm / (p.grad.norm() + 1e-6), max=1.0)
+        p.grad.mul_(if_long)
+    return total
+
+def critical_momentum__not_squared__sqrt(lr, c):
+    eta_c = lr * c
+    return 1 - eta_c ** 0.5
+
+
+def two_class_loss__overflows__log1p(z, y):
+    return torch.log1p(torch.exp(z)) - y * z
+
+def logsumexp_of_blocks__not_rescaled__running(blocks):
+    m = s = None
+    for b in blocks:
+        top = b.max(dim=1).values
+        m2 = top if m is None else torch.max(m, top)
+        e = torch.exp(b - m2.unsqueeze(1)).sum(dim=1)
+        s = e if s is None else s + e
+        m = m2
+    return m + torch.log(s)

@@ -24,6 +24,8 @@ GOAL = .95
 # Breaks of a solution that change nothing that the exercise asks for, by exercise: the new line, or a part of it.
 EQUIVALENT = {
     "tent": ["3.0], dtype=t.dtype) - t)", "torch.tensor([1.0, 2.0, 3.0])) @"],  # the same tent from the right; the sum has the wider type
+    "critical_momentum": ["- 1) ** 2"],  # a square has no sign
+    "two_class_loss": ["logaddexp(z, torch.zeros_like"],  # a sum in another order
     "mse_loss": ["(target - input)"],  # a square has no sign
     "Linear": ["uniform_(bound, bound)) if bias"],  # a bias may start anywhere within the bound
     # A mean may be a tensor, and remember how it came to be; weights too; a square has no sign.
