@@ -140,7 +140,7 @@ class grad(Exercise):
         kind = tensor_of(answer)
         kind = kind if hasattr(kind, "births") else Tensor
         leaves = [kind(x, requires_grad=True) for x in (a, b)]
-        leaves[0].grad = None if before is None else before.clone()
+        for leaf, sign in zip(leaves, (1, -1)): leaf.grad = None if before is None else sign*before
         output = (leaves[0] * leaves[0] * leaves[1] + leaves[0]).sum()
         found = answer(output, leaves[:number])
         return {"what it returns": list(found) if isinstance(found, tuple) else found, ".grad of the inputs afterwards": [x.grad for x in leaves[:number]]}
