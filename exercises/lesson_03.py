@@ -155,6 +155,9 @@ class sigmoid_step(Exercise):
         x.g = g * x.sigmoid() * (1 - x.sigmoid())
         return x.sigmoid().sum()
 
+    @wrong("returned nothing: what comes back is the sum of `g * y`, one number")
+    def no_return(x, g): x.g = g * x.sigmoid() * (1 - x.sigmoid())
+
 
 class center_step(Exercise):
     title, kind, gradients = "Taking the mean away", "derive", False
@@ -218,3 +221,6 @@ class center_step(Exercise):
     def sum_of_y(x, g):
         x.g = g - g.mean(0)
         return (x - x.mean(0)).sum()
+
+    @wrong("returned nothing: what comes back is the sum of `g * y`, one number")
+    def no_return(x, g): x.g = g - g.mean(0)

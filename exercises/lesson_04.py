@@ -200,3 +200,8 @@ class grad(Exercise):
         output.backward()
         for x, old in zip(inputs, before): x.grad = old
         return [x.grad for x in inputs]
+
+    @wrong("called `backward` and left it at that: it adds to `.grad`, and what it added stays there", "Note each `.grad` first, and put it back last.")
+    def plain_backward(output, inputs):
+        output.backward()
+        return [x.grad for x in inputs]
