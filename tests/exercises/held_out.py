@@ -227,3 +227,51 @@ def fold_norm__no_mean__copy(conv, norm):
     new.weight.data *= f.reshape(-1, 1, 1, 1)
     new.bias = torch.nn.Parameter(norm.bias if conv.bias is None else norm.bias + conv.bias*f)
     return new
+
+def clip_grad_norm__each_alone__torch(params, max_norm):
+    total = torch.stack([p.grad.norm() for p in params]).norm()
+    for p in params:
+        if_long = torch.clamp(max_norm / (p.grad.norm() + 1e-6), max=1.0)
+        p.grad.mul_(if_long)
+    return total
+
+def critical_momentum__not_squared__sqrt(lr, c):
+    eta_c = lr * c
+    return 1 - eta_c ** 0.5
+
+
+def two_class_loss__overflows__log1p(z, y):
+    return torch.log1p(torch.exp(z)) - y * z
+
+def logsumexp_of_blocks__not_rescaled__running(blocks):
+    m = s = None
+    for b in blocks:
+        top = b.max(dim=1).values
+        m2 = top if m is None else torch.max(m, top)
+        e = torch.exp(b - m2.unsqueeze(1)).sum(dim=1)
+        s = e if s is None else s + e
+        m = m2
+    return m + torch.log(s)
+
+
+def sigmoid_step__tanh__slip(x, g):
+    y = 1 / (1 + torch.exp(-x))
+    x.g = (1 - y**2) * g
+    return torch.sum(g * y)
+
+def center_step__own_share__n(x, g):
+    n = x.shape[0]
+    x.g = g - g / n
+    return (g * (x - x.mean(0, keepdim=True))).sum()
+
+
+def reshape__new_shape__view(t, shape):
+    from fdl.autograd import _node
+    return _node("view", t.data.view(shape), (t, lambda g: g))
+
+def grad__cleared__none(output, inputs):
+    for i in inputs: i.grad = None
+    output.backward()
+    grads = tuple(i.grad for i in inputs)
+    for i in inputs: i.grad = None
+    return grads
