@@ -4,6 +4,7 @@
 
 `check(answer)` finds the exercise by the function's name. README.md says how an exercise is added.
 """
+import functools
 import importlib
 import inspect
 import json
@@ -205,6 +206,24 @@ def progress() -> Message:
 _used: list[tuple[dict, str, Any]] = []
 
 
+def adapted(answer: Callable, old: Callable) -> Callable:
+    "A function for all arguments of `old`: those that `answer` does not take must have their defaults, and are left out."
+    mine, theirs = inspect.signature(answer), inspect.signature(old)
+    n = len(mine.parameters)
+    if not inspect.isfunction(answer) or n >= len(theirs.parameters): return answer
+
+    @functools.wraps(answer)
+    def call(*args, **kwargs):
+        bound = theirs.bind(*args, **kwargs)
+        bound.apply_defaults()
+        values = list(bound.arguments.items())
+        same = lambda a, b: a is b or isinstance(a, (int, float, str)) and a == b
+        more = [name for name, value in values[n:] if not same(value, theirs.parameters[name].default)]
+        if more: raise TypeError(f"your {answer.__name__} does not take {', '.join(more)}, which are asked for here: use.reset() brings back fdl's own")
+        return answer(*[value for _, value in values[:n]])
+    return call
+
+
 def use(answer: Callable, name: str | None = None) -> Message:
     """Puts an answer that passes in the place of fdl's own, for this session: in `fdl`, and in the names of whoever calls.
 
@@ -217,6 +236,7 @@ def use(answer: Callable, name: str | None = None) -> Message:
     note(exercise, True)
     module, _, attribute = exercise.replaces.rpartition(".")
     old = getattr(importlib.import_module(module), attribute)
+    answer = adapted(answer, old)
     spaces = [vars(m) for n, m in list(sys.modules.items()) if m and n.split(".")[0] == "fdl"] + [sys._getframe(1).f_globals]
     for space in spaces:
         for key in [key for key, value in space.items() if value is old]:

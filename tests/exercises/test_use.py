@@ -1,4 +1,5 @@
 "What a learner calls: messages, progress, and `use`, which lets the learner's code run the course."
+import functools
 import json
 import os
 import subprocess
@@ -57,6 +58,7 @@ def test_a_right_rewrite_carries_a_training_run(exercise):
                 calls.append(1)
                 return super().forward(*args)
     else:
+        @functools.wraps(answer)
         def counted(*args, **kwargs):
             calls.append(1)
             return answer(*args, **kwargs)
@@ -149,3 +151,11 @@ def test_notebooks_import_it():
     done = subprocess.run([sys.executable, "-c", "from exercises import check; from exercises.engine import EXERCISES; print(len(EXERCISES))"],
                           cwd=ROOT/"nbs", env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True)
     assert done.stdout.strip() == str(len(EXERCISES)), done.stderr
+
+
+def test_arguments_that_a_rewrite_does_not_take():
+    "They are left out where they have their defaults, and refused by name where they have not."
+    use(EXERCISES["nll_loss"].solution, name="nll_loss")
+    table, target = torch.randn(4, 3).log_softmax(1), torch.tensor([0, 1, 2, 0])
+    assert_close(fdl.functional.nll_loss(table, target, None, -100, "mean"), torch.nn.functional.nll_loss(table, target))
+    with pytest.raises(TypeError, match="does not take reduction, which are asked for here"): fdl.functional.nll_loss(table, target, reduction="sum")
