@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 # %% ../nbs/20_workers.ipynb #wk025
 class _Pickler(pickle.Pickler):
@@ -41,8 +40,8 @@ class _Pickler(pickle.Pickler):
                     f"{obj.__qualname__} is defined in a notebook, or is a lambda or local to a "
                     "function: a worker that starts afresh (spawn, forkserver) cannot import it. "
                     'Import it from a .py file, or pass multiprocessing_context="fork".')
-        if type(obj) is Tensor:
-            with suppress(TypeError, RuntimeError):          # some are none of NumPy's
+        if type(obj) is torch.Tensor:
+            with suppress(TypeError, RuntimeError):          # what NumPy does not have
                 # NumPy has no numbers that are yet to be conjugated or negated
                 return torch.from_numpy, (obj.resolve_conj().resolve_neg().numpy(),)
         return NotImplemented
@@ -69,8 +68,7 @@ def _work(connection: Connection, worker: int, seed: int, setup: tuple | None) -
     torch.set_num_threads(1)
     random.seed(seed + worker)
     torch.manual_seed(seed + worker)
-    words = np.random.SeedSequence([worker, seed & 0xFFFFFFFF, seed >> 32, 0]).generate_state(4)
-    np.random.seed(words)
+    np.random.seed(np.random.SeedSequence([worker, seed % 2**32, seed >> 32, 0]).generate_state(4))
     try:
         read, worker_init_fn = setup or pickle.loads(connection.recv_bytes())
         if worker_init_fn: worker_init_fn(worker)
@@ -120,23 +118,24 @@ class _Workers:
         if not exiting() and getpid() == self.pid: self.close()
 
 # %% ../nbs/20_workers.ipynb #wk035
-def _batches(workers: _Workers, tasks: Iterator, keep: bool) -> Iterator:
+def _batches(workers: _Workers, owing: deque, tasks: Iterator, keep: bool) -> Iterator:
     "The batches in order; the processes end with them, unless a complete epoch is to `keep` them."
     try:
-        while workers.owing:
-            process, connection = workers.crew[workers.owing[0]]
-            try: error, batch = pickle.loads(connection.recv_bytes())
+        while owing:
+            process, connection = workers.crew[owing[0]]
+            try: answer = connection.recv_bytes()
             except (EOFError, OSError):
                 process.join(_PATIENCE)
                 error = (f"{process.name} died, exit code {process.exitcode} (-9: killed, often "
                          "for want of memory). It may have printed why. A script with workers by "
                          "spawn or forkserver needs `if __name__ == '__main__':`.")
+            else: error, batch = pickle.loads(answer)
             if error: raise RuntimeError(error)
-            workers.owing.popleft()
+            owing.popleft()
             workers.ask(islice(tasks, 1))
             yield batch
     finally:
-        if workers.owing or not keep: workers.close()
+        if owing or not keep: workers.close()
 
 def iterate(loader: Any, read: Callable, batches: Iterator, seed: int) -> Iterator:
     """What `read` makes of each of `batches`, in order: batch i by worker i modulo their number.
@@ -149,6 +148,7 @@ def iterate(loader: Any, read: Callable, batches: Iterator, seed: int) -> Iterat
     if workers is None or workers.owing or workers.pid != os.getpid():
         workers = _Workers(loader, read, seed)
     if loader.persistent_workers: loader.workers = workers
+    owing = workers.owing = deque()
     tasks = zip(cycle(range(loader.num_workers)), batches)
     workers.ask(islice(tasks, loader.num_workers))
-    return _batches(workers, tasks, loader.persistent_workers)
+    return _batches(workers, owing, tasks, loader.persistent_workers)

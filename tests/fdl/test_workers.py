@@ -145,6 +145,28 @@ def test_persistent_workers():
     assert set(torch.cat(list(loader)).tolist()).isdisjoint(torch.cat(list(loader)).tolist())
 
 
+@pytest.mark.parametrize("n", [4, 1])
+def test_an_epoch_whose_generator_is_dropped_late_leaves_the_next_one_its_workers(n):
+    loader = D.DataLoader(range(n), 1, num_workers=2, persistent_workers=True)
+    batches = iter(loader)
+    for _ in range(n): next(batches)
+    pids = {process.pid for process in multiprocessing.active_children()}
+    batches = iter(loader)                      # the old generator, which waits at its last batch, goes only now
+    assert [batch.item() for batch in batches] == list(range(n)) and {process.pid for process in multiprocessing.active_children()} == pids
+    del batches, loader
+
+
+class Unreadable:
+    def __reduce__(self): return fail_to_open, ()
+
+
+def fail_to_open(): raise OSError("no such disk")
+
+
+def test_an_answer_that_cannot_be_unpickled_is_no_dead_worker():
+    with within_reason(), pytest.raises(OSError, match="no such disk"): list(D.DataLoader([0, 1], 1, num_workers=1, collate_fn=lambda items: Unreadable()))
+
+
 def test_big_batches_and_big_index_lists():
     data = D.TensorDataset(torch.arange(90_000, dtype=torch.float64))
     for options in (dict(batch_size=30_000), dict(batch_size=30_000, shuffle=True, collate_fn=lambda items: torch.cat([i[0][None] for i in items]))):
