@@ -78,11 +78,13 @@ from operator import length_hint
 
 import torch.distributed as dist
 
-def _generators(owner: Any, depth: int = 4) -> list[Generator]:
+def _generators(owner: Any, depth: int = 5) -> list[Generator]:
     "All generators that `owner` holds, or what it holds, and so on."
     if isinstance(owner, Generator): return [owner]
-    held = vars(owner).values() if depth and hasattr(owner, "__dict__") else ()
-    return list(dict.fromkeys(g for value in held for g in _generators(value, depth - 1)))
+    held = owner if isinstance(owner, (list, tuple, dict)) else getattr(owner, "__dict__", ())
+    if not depth or len(held) > 100: return []
+    values = held.values() if isinstance(held, dict) else held
+    return list(dict.fromkeys(g for value in values for g in _generators(value, depth - 1)))
 
 def _put_back(parts: dict[str, Any], states: dict[str, Any]) -> None:
     "All parts as in `states`; if one refuses, all as they were."
@@ -152,10 +154,9 @@ def _batches(run: Run, dl: Iterable, after: Callable[[int], None]) -> Iterator:
 
 def _trained(run: Run, step: Callable, scheduler: Any, *batch: Any) -> Any:
     "What `step` returns, or has returned before."
-    if len(run.losses) < len(run.known): run.losses.append(run.known[len(run.losses)])
-    else:
-        run.losses.append(step(*batch))
-        if scheduler is not None: scheduler.step()
+    n, known = len(run.losses), len(run.known)
+    run.losses.append(run.known[n] if n < known else step(*batch))
+    if scheduler is not None and n >= known: scheduler.step()
     return run.losses[-1]
 
 # %% ../nbs/18_long_runs.ipynb #lr047

@@ -215,8 +215,7 @@ def fit(n_epochs: int, model: Callable, loss_func: Callable, opt: Any, train_dl:
 # %% ../nbs/19_training_fast.ipynb #cap-record
 class _Recorded:
     "A step recorded on copies of a batch: nothing is computed then; a call launches all of it."
-    def __init__(self, model: Any, loss_func: Callable, opt: Any, batch: list[Tensor],
-                 stream: Any) -> None:
+    def __init__(self, model: Any, loss_func: Callable, opt: Any, batch: list[Tensor], stream: Any):
         self.opt, self.batch, self.settings = opt, [t.clone() for t in batch], self.now(opt)
         self.rates = [torch.zeros((), device=batch[0].device) for _ in opt.param_groups]
         rates, self.graph = [group["lr"] for group in opt.param_groups], torch.cuda.CUDAGraph()
@@ -252,12 +251,14 @@ class CapturedStep:
     The first `warmup` batches are trained by `loss_batch`; so is each batch of another shape than
     the first, and all that is not on a CUDA device. A schedule may change the rates: the graph
     reads them from tensors. What Python does besides, hooks too, it does when recording only.
+    Another `model.training` is recorded anew; parameters frozen later, and modes of single parts,
+    need a new CapturedStep.
     Shapes: `xb` and `yb` tensors of n rows. Raises `RuntimeError` for what cannot be recorded: a
     value read back, an optimizer that counts in Python (torch's Adam needs `capturable=True`);
     `ValueError` when another setting of the optimizer changes.
     Source: PyTorch's documentation, CUDA semantics, section CUDA Graphs.
     """
-    def __init__(self, warmup: int = 3) -> None: self.warmup, self.parts = warmup, [None]*4
+    def __init__(self, warmup: int = 3) -> None: self.warmup, self.parts = warmup, [None]*5
 
     def fits(self, *batch: Any) -> bool:
         "Whether a batch can be recorded at all."
@@ -267,7 +268,8 @@ class CapturedStep:
                  opt: Any) -> tuple[Tensor, Tensor]:
         plain = lambda: loss_batch(model, loss_func, xb, yb, opt)
         if not self.fits(xb, yb): return plain()
-        kinds, parts = [(t.shape, t.dtype) for t in (xb, yb)], [model, loss_func, opt, opt.state]
+        kinds = [(t.shape, t.dtype) for t in (xb, yb)]
+        parts = [model, loss_func, opt, opt.state, model.training]
         if any(old is not new for old, new in zip(self.parts, parts)):       # begins anew
             self.parts, self.kinds, self.seen, self.recorded = parts, kinds, 0, None
             self.stream = torch.cuda.Stream()

@@ -128,6 +128,17 @@ def test_recorded_anew_for_other_parts(graphs):
     assert [graph.replays for graph in graphs] == [2, 2, 1] and not before.equal(model.weight)
 
 
+def test_recorded_anew_in_another_mode(graphs):
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(40, 3))
+    opt, step = Adam(model.parameters(), lr=0.), CapturedStep(warmup=1)
+    x, y = torch.ones(8, 40), torch.arange(8) % 3
+    for training in (True, False):
+        model.train(training)
+        losses = [step(model, cross_entropy, x, y, opt)[0].item() for _ in range(4)]
+        assert len(set(losses)) == (4 if training else 1)
+    assert [graph.replays for graph in graphs] == [3, 3]
+
+
 def refused(opt_of, loss=cross_entropy, match="reads a value back"):
     model = nn.Linear(5, 3)
     opt, step = opt_of(model.parameters()), CapturedStep(warmup=1)

@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+from collections import OrderedDict
 from functools import partial
 from zipfile import ZipFile
 
@@ -163,14 +164,18 @@ def test_parts_of_your_own_go_on_too(tmp_path):
     with pytest.raises(ValueError, match="another run"): Run().go(2, Checkpoint(tmp_path/"run.pt"))
 
 
-def test_generators_are_found_wherever_a_loader_holds_them(tmp_path):
+@pytest.mark.parametrize("pack", [lambda g: g, lambda g: [g], lambda g: ("noise", {"generator": g}), lambda g: OrderedDict(a=[g])])
+def test_generators_are_found_wherever_a_loader_holds_them(tmp_path, pack):
     class Wrapped:
         def __init__(self, dl): self.dl = dl
         def __len__(self): return len(self.dl)
         def __iter__(self): return iter(self.dl)
     class Held(Noisy):
-        def __init__(self): super().__init__(); self.generator = torch.Generator().manual_seed(1)
-        def __getitem__(self, i): return self.x[i] + torch.randn(6, generator=self.generator), self.y[i]
+        def __init__(self):
+            super().__init__()
+            generator = torch.Generator().manual_seed(1)
+            self.held, self.noise = pack(generator), lambda: torch.randn(6, generator=generator)   # the closure is no attribute
+        def __getitem__(self, i): return self.x[i] + self.noise(), self.y[i]
     def go(stop=None, **options):
         torch.manual_seed(0)
         model = nn.Linear(6, 3)
