@@ -224,9 +224,8 @@ class _Recorded:
             with torch.cuda.graph(self.graph, stream=stream):
                 self.found = loss_batch(model, loss_func, *self.batch, opt)
         except Exception as error:
-            raise RuntimeError("this step cannot be recorded: something in it reads a value back, "
-                               "or the optimizer counts in Python (torch.optim.Adam(..., "
-                               f"capturable=True) does not): {error}") from error
+            raise RuntimeError("cannot be recorded: the step reads a value back, or its optimizer "
+                               f"counts in Python (torch: capturable=True): {error}") from error
         finally:
             for group, lr in zip(opt.param_groups, rates): group["lr"] = lr
 
