@@ -7,7 +7,6 @@ __all__ = ['Module', 'Linear', 'ReLU', 'ModuleList', 'Sequential', 'Lambda', 'Fl
 
 # %% ../nbs/07_modules.ipynb #5c2eb918
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,6 +16,15 @@ from torch.nn import Parameter
 from . import functional
 
 # %% ../nbs/07_modules.ipynb #51f8b9d4
+class _View(dict):
+    "Those attributes of `owner` that `wanted` says yes to; a change here is made there, too."
+    def __init__(self, owner: Any, wanted: Callable[[str, Any], bool]):
+        super().__init__((k, v) for k, v in vars(owner).items() if wanted(k, v))
+        self.attributes = vars(owner)
+
+    def __setitem__(self, name: str, value: Any) -> None: self.attributes[name] = value
+    def __delitem__(self, name: str) -> None: del self.attributes[name]
+
 class _Attributes:
     "What a module knows of its attributes: which are parameters, modules, buffers, settings."
     training, _persistent = True, {}                    # of each buffer: is it saved?
@@ -44,16 +52,16 @@ class _Attributes:
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         "Assigns a tensor that moves with the module but is not trained; saved if `persistent`."
         self.add_module(name, tensor, Tensor | None)
-        self._persistent = {**self._persistent, name: persistent}
+        self._persistent = {**self._persistent, name: persistent}   # the class's {} is everybody's
 
-    def _find(self, kind: type) -> Mapping[str, Any]:
-        "The attributes of this kind; read-only, because a change would change nothing."
-        return MappingProxyType({k: v for k, v in vars(self).items() if isinstance(v, kind)})
+    def _find(self, kind: type) -> dict[str, Any]:
+        "The attributes of this kind."
+        return _View(self, lambda name, value: isinstance(value, kind))
 
     _parameters = property(lambda self: self._find(Parameter))
     _modules = property(lambda self: self._find((_Attributes, torch.nn.Module)))
-    _buffers = property(lambda self: MappingProxyType({k: v for k, v in self._find(Tensor).items()
-                        if k in self._persistent and k not in self._parameters}))
+    _buffers = property(lambda self: _View(self, lambda name, value: name in self._persistent
+                        and isinstance(value, Tensor) and not isinstance(value, Parameter)))
     _non_persistent_buffers_set = property(
         lambda self: {name for name, saved in self._persistent.items() if not saved})
 
