@@ -224,7 +224,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                         'fdl.nn.Sequential.forward': ('modules.html#sequential.forward', 'fdl/nn.py'),
                         'fdl.nn._Attributes': ('modules.html#_attributes', 'fdl/nn.py'),
                         'fdl.nn._Attributes.__setattr__': ('modules.html#_attributes.__setattr__', 'fdl/nn.py'),
-                        'fdl.nn._Attributes._find': ('modules.html#_attributes._find', 'fdl/nn.py'),
                         'fdl.nn._Attributes.add_module': ('modules.html#_attributes.add_module', 'fdl/nn.py'),
                         'fdl.nn._Attributes.register_buffer': ('modules.html#_attributes.register_buffer', 'fdl/nn.py'),
                         'fdl.nn._Attributes.register_parameter': ('modules.html#_attributes.register_parameter', 'fdl/nn.py'),

@@ -17,10 +17,10 @@ from . import functional
 
 # %% ../nbs/07_modules.ipynb #51f8b9d4
 class _View(dict):
-    "Those attributes of `owner` that `wanted` says yes to; a change here is made there, too."
-    def __init__(self, owner: Any, wanted: Callable[[str, Any], bool]):
-        super().__init__((k, v) for k, v in vars(owner).items() if wanted(k, v))
-        self.attributes = vars(owner)
+    "The `attributes` among `names` that are of a `kind`; a change here is made there."
+    def __init__(self, attributes: dict[str, Any], kind: Any, names: Iterable[str]):
+        super().__init__((k, attributes[k]) for k in names if isinstance(attributes.get(k), kind))
+        self.attributes = attributes
 
     def __setitem__(self, name: str, value: Any) -> None: self.attributes[name] = value
     def __delitem__(self, name: str) -> None: del self.attributes[name]
@@ -54,16 +54,11 @@ class _Attributes:
         self.add_module(name, tensor, Tensor | None)
         self._persistent = {**self._persistent, name: persistent}   # the class's {} is everybody's
 
-    def _find(self, kind: type) -> dict[str, Any]:
-        "The attributes of this kind."
-        return _View(self, lambda name, value: isinstance(value, kind))
-
-    _parameters = property(lambda self: self._find(Parameter))
-    _modules = property(lambda self: self._find((_Attributes, torch.nn.Module)))
-    _buffers = property(lambda self: _View(self, lambda name, value: name in self._persistent
-                        and isinstance(value, Tensor) and not isinstance(value, Parameter)))
-    _non_persistent_buffers_set = property(
-        lambda self: {name for name, saved in self._persistent.items() if not saved})
+    _parameters = property(lambda m: _View(vars(m), Parameter, vars(m)))
+    _modules = property(lambda m: _View(vars(m), (_Attributes, torch.nn.Module), vars(m)))
+    _buffers = property(lambda m: _View(vars(m), Tensor, [k for k in m._persistent
+                                                         if k not in m._parameters]))
+    _non_persistent_buffers_set = property(lambda m: {k for k, v in m._persistent.items() if not v})
 
 # %% ../nbs/07_modules.ipynb #5791c77c
 class _Tree(_Attributes):
@@ -120,8 +115,8 @@ class Module(_Tree, torch.nn.Module):
 
     def extra_repr(self) -> str:
         "What stands in brackets when the module is printed: the settings."
-        return ", ".join(f"{name}={value}" for name, value in self._find(int | float | str | tuple)
-                         .items() if value is not False and name != "training")
+        return ", ".join(f"{k}={v}" for k, v in vars(self).items() if k != "training"
+                         and v is not False and isinstance(v, int | float | str | tuple))
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True,
                         assign: bool = False) -> tuple:

@@ -566,13 +566,6 @@ def test_no_call_of_init_is_needed():
         assert model(3*torch.ones(1)) == 6 and len(list(model.parameters())) == 1 and model.training
 
 
-@pytest.mark.parametrize("tool", [lambda layer: torch.func.functional_call(layer, {"weight": torch.zeros(2, 2)}, torch.ones(1, 2)),
-                                  lambda layer: torch.func.functional_call(nn.BatchNorm2d(2), {"running_mean": torch.ones(2)}, torch.ones(2, 2, 2, 2)),
-                                  lambda layer: torch.nn.utils.prune.random_unstructured(layer, "weight", 0.5)])
-def test_what_needs_torchs_registries_never_does_nothing(tool):
-    with pytest.raises((TypeError, RuntimeError)): tool(nn.Linear(2, 2))
-
-
 def test_torchs_tools_that_work_on_ours():
     results, x = [], torch.randn(5, 3, 4)
     for lib in BOTH:
