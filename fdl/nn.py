@@ -15,7 +15,7 @@ from torch.nn import Parameter
 
 from . import functional
 
-# %% ../nbs/07_modules.ipynb #51f8b9d4
+# %% ../nbs/07_modules.ipynb #view0007
 class _View(dict):
     "The `attributes` among `names` that are of a `kind`; a change here is made there."
     def __init__(self, attributes: dict[str, Any], kind: Any, names: Iterable[str]):
@@ -25,6 +25,7 @@ class _View(dict):
     def __setitem__(self, name: str, value: Any) -> None: self.attributes[name] = value
     def __delitem__(self, name: str) -> None: del self.attributes[name]
 
+# %% ../nbs/07_modules.ipynb #51f8b9d4
 class _Attributes:
     "What a module knows of its attributes: which are parameters, modules, buffers, settings."
     training, _persistent = True, {}                    # of each buffer: is it saved?
