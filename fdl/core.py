@@ -48,7 +48,8 @@ def to_device(x: Any, device: torch.device | str | None = None) -> Any:
     """`x` with every tensor in it on `device`, by default `default_device()`, copied if need be.
 
     Shapes: `x` is a tensor, something else with a method `to`, or a dict, list, tuple or namedtuple
-    of such, nested as deep as you like; shapes and types stay. Anything else is returned as it is.
+    of such, nested as deep as you like; shapes and types stay. A model is moved itself, and
+    anything else is returned as it is.
     Raises torch's error when there is something to move and no such device.
     """
     if device is None: device = default_device()

@@ -212,8 +212,8 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Si
 def _images(x: Tensor, *like: Tensor) -> Tensor:
     "`x` (..., c, h, w), with channels last in memory if one of `like` has."
     kind, like = torch.contiguous_format, [t for t in like if t.ndim == x.ndim == 4]
-    for (_, C, H, W), (n, c, h, w) in ((t.shape, t.stride()) for t in like):
-        if 0 < c and c*C <= w and w*W <= h and c < h*H <= n: kind = torch.channels_last
+    for (_, c, h, w), (dn, dc, dh, dw) in ((t.shape, t.stride()) for t in like):         # d: steps
+        if 0 < dc and c*dc <= dw and w*dw <= dh and dc < h*dh <= dn: kind = torch.channels_last
     return x.contiguous(memory_format=kind)
 
 # %% ../nbs/14_convolutions.ipynb #14e00004
@@ -241,7 +241,7 @@ def avg_pool2d(input: Tensor, kernel_size: Size2, stride: Size2 | None = None, p
     windows = _pool_windows(input, kernel_size, stride, padding, ceil_mode)
     axes = zip(input.shape[-2:], windows.shape[-2:], *map(_pair, (kernel_size, stride, padding)))
     rows, cols = ((size + 2*p - s*torch.arange(out, device=input.device)).clamp(max=k)
-                  for size, out, k, s, p in axes)           # the pixels of a window that are inside
+                  for size, out, k, s, p in axes)           # of each window, how many are inside
     wide = torch.promote_types(input.dtype, torch.float32)  # in float16 a sum ends at 65504
     means = windows.sum((-4, -3), dtype=wide) / (rows[:, None]*cols)
     return _images(means.to(torch.result_type(input, 1.0)), input)

@@ -178,8 +178,9 @@ def undone(model: Any, opt: Any) -> Iterator[None]:
     Shapes: parameters, buffers, gradients and states of any shape.
     """
     owners = [vars(opt), opt.state, *opt.state.values(), *opt.param_groups]      # dictionaries all
-    for module in model.modules(): owners += [vars(module), vars(module).get("_buffers", {})]
-    before = [(owner, dict(owner)) for owner in owners]
+    for module in model.modules():
+        owners += [vars(module), *(d for d in vars(module).values() if isinstance(d, dict))]
+    before, groups = [(owner, dict(owner)) for owner in owners], list(opt.param_groups)
     leaves = {t for t in tensors_in(owners) if t.is_leaf}        # only these hold a run's numbers
     values = [(t, t.data, t.detach().clone(), t.grad) for t in leaves]
     for t, *_, grad in values: t.grad = copy.deepcopy(grad)     # backward adds to it in place
@@ -189,6 +190,7 @@ def undone(model: Any, opt: Any) -> Iterator[None]:
         for owner, attributes in before:
             owner.clear()
             owner.update(attributes)
+        opt.param_groups[:] = groups
         for t, data, value, grad in values:
             t.grad = None                                   # it may have another dtype by now
             t.data = data.copy_(value)

@@ -7,7 +7,6 @@ __all__ = ['Module', 'Linear', 'ReLU', 'ModuleList', 'Sequential', 'Lambda', 'Fl
 
 # %% ../nbs/07_modules.ipynb #5c2eb918
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,6 +14,16 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from . import functional
+
+# %% ../nbs/07_modules.ipynb #view0007
+class _View(dict):
+    "The `attributes` among `names` that are of a `kind`; a change here is made there."
+    def __init__(self, attributes: dict[str, Any], kind: Any, names: Iterable[str]):
+        super().__init__((k, attributes[k]) for k in names if isinstance(attributes.get(k), kind))
+        self.attributes = attributes
+
+    def __setitem__(self, name: str, value: Any) -> None: self.attributes[name] = value
+    def __delitem__(self, name: str) -> None: del self.attributes[name]
 
 # %% ../nbs/07_modules.ipynb #51f8b9d4
 class _Attributes:
@@ -44,18 +53,13 @@ class _Attributes:
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         "Assigns a tensor that moves with the module but is not trained; saved if `persistent`."
         self.add_module(name, tensor, Tensor | None)
-        self._persistent = {**self._persistent, name: persistent}
+        self._persistent = {**self._persistent, name: persistent}   # the class's {} is everybody's
 
-    def _find(self, kind: type) -> Mapping[str, Any]:
-        "The attributes of this kind; read-only, because a change would change nothing."
-        return MappingProxyType({k: v for k, v in vars(self).items() if isinstance(v, kind)})
-
-    _parameters = property(lambda self: self._find(Parameter))
-    _modules = property(lambda self: self._find((_Attributes, torch.nn.Module)))
-    _buffers = property(lambda self: MappingProxyType({k: v for k, v in self._find(Tensor).items()
-                        if k in self._persistent and k not in self._parameters}))
-    _non_persistent_buffers_set = property(
-        lambda self: {name for name, saved in self._persistent.items() if not saved})
+    _parameters = property(lambda m: _View(vars(m), Parameter, vars(m)))
+    _modules = property(lambda m: _View(vars(m), (_Attributes, torch.nn.Module), vars(m)))
+    _buffers = property(lambda m: _View(vars(m), Tensor, [k for k in m._persistent
+                                                         if k not in m._parameters]))
+    _non_persistent_buffers_set = property(lambda m: {k for k, v in m._persistent.items() if not v})
 
 # %% ../nbs/07_modules.ipynb #5791c77c
 class _Tree(_Attributes):
@@ -112,8 +116,8 @@ class Module(_Tree, torch.nn.Module):
 
     def extra_repr(self) -> str:
         "What stands in brackets when the module is printed: the settings."
-        return ", ".join(f"{name}={value}" for name, value in self._find(int | float | str | tuple)
-                         .items() if value is not False and name != "training")
+        return ", ".join(f"{k}={v}" for k, v in vars(self).items() if k != "training"
+                         and v is not False and isinstance(v, int | float | str | tuple))
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True,
                         assign: bool = False) -> tuple:

@@ -205,7 +205,7 @@ def fit(n_epochs: int, model: Callable, loss_func: Callable, opt: Any, train_dl:
                               metrics=metrics, scheduler=scheduler, step=counted):
                 history.append(row)
                 lines = repr(history).splitlines()
-                if progress: bar.write("\n".join(lines[-1 if history[1:] else 0:]))  # head once
+                if progress: bar.write("\n".join(lines if len(history) == 1 else lines[-1:]))
                 bar.set_description(f"epoch {min(row['epoch'] + 1, n_epochs)} of {n_epochs}")
                 bar.update(row["epoch"]*(total or 0)//n_epochs - bar.n)    # `step` may skip some
         except KeyboardInterrupt:

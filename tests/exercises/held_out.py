@@ -275,3 +275,17 @@ def grad__cleared__none(output, inputs):
     grads = tuple(i.grad for i in inputs)
     for i in inputs: i.grad = None
     return grads
+
+
+def best_epoch__last_of_ties__loop(history, patience=3):
+    best, lowest = None, float("inf")
+    for row in history:
+        if row["valid_loss"] <= lowest: best, lowest = row["epoch"], row["valid_loss"]
+    return best, history[-1]["epoch"] - best >= patience
+
+def best_epoch__one_more__count(history, patience=3):
+    lowest, waited = float("inf"), 0
+    for row in history:
+        if row["valid_loss"] < lowest: best, lowest, waited = row["epoch"], row["valid_loss"], 0
+        else: waited += 1
+    return best, waited > patience

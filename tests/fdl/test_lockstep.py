@@ -425,3 +425,18 @@ def test_undone_takes_back_a_change_of_dtype():
     for name, value in model.state_dict(keep_vars=True).items():
         assert value is before[name][0] and value.grad is None
         assert torch.equal(value, before[name][1]) and value.dtype == before[name][1].dtype
+
+
+@pytest.mark.parametrize("lib", [fdl.nn, torch.nn])
+def test_what_is_replaced_or_added_inside_is_undone(lib):
+    "A parameter, a submodule, a hook, a group of the optimizer."
+    model = lib.Sequential(lib.Linear(3, 4), lib.ReLU(), lib.Linear(4, 2))
+    opt = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    weight, last, names = model[0].weight, model[2], [name for name, _ in model.named_parameters()]
+    with undone(model, opt):
+        model[0].weight = torch.nn.Parameter(torch.zeros(4, 3))
+        model[2] = lib.Linear(4, 5)
+        opt.add_param_group({"params": list(model[2].parameters())})
+        model[1].register_forward_hook(lambda *args: None)
+    assert model[0].weight is weight and model[2] is last and [name for name, _ in model.named_parameters()] == names
+    assert len(opt.param_groups) == 1 and not model[1]._forward_hooks

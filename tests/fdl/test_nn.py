@@ -566,13 +566,6 @@ def test_no_call_of_init_is_needed():
         assert model(3*torch.ones(1)) == 6 and len(list(model.parameters())) == 1 and model.training
 
 
-@pytest.mark.parametrize("tool", [lambda layer: torch.func.functional_call(layer, {"weight": torch.zeros(2, 2)}, torch.ones(1, 2)),
-                                  lambda layer: torch.func.functional_call(nn.BatchNorm2d(2), {"running_mean": torch.ones(2)}, torch.ones(2, 2, 2, 2)),
-                                  lambda layer: torch.nn.utils.prune.random_unstructured(layer, "weight", 0.5)])
-def test_what_needs_torchs_registries_never_does_nothing(tool):
-    with pytest.raises((TypeError, RuntimeError)): tool(nn.Linear(2, 2))
-
-
 def test_torchs_tools_that_work_on_ours():
     results, x = [], torch.randn(5, 3, 4)
     for lib in BOTH:
@@ -627,3 +620,22 @@ def test_a_list_takes_many():
     layers = nn.ModuleList([nn.ReLU()])
     assert layers.extend([nn.Linear(1, 2), nn.ReLU()]) is layers and list(layers._modules) == ["0", "1", "2"]
     with pytest.raises(TypeError, match="'3' cannot be a NoneType"): layers.extend([None])
+
+
+def test_tools_of_torch_that_exchange_tensors():
+    from torch.nn.utils import prune
+    x, model = torch.randn(5, 4), nn.Sequential(nn.Linear(4, 3), nn.ReLU(), torch.nn.Linear(3, 2))
+    model.register_buffer("mean", torch.zeros(2))
+    own = dict(model.named_parameters())
+    twice = {name: 2*p.detach() for name, p in own.items()}
+    twin = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    expected = torch.func.functional_call(twin, twice, (x,))
+    torch.testing.assert_close(torch.func.functional_call(model, {**twice, "mean": torch.ones(2)}, (x,)), expected)
+    assert all(p is own[name] for name, p in model.named_parameters()) and model.mean.sum() == 0
+    grads = torch.func.grad(lambda given: torch.func.functional_call(model, given, (x,)).sum())(twice)
+    assert grads["0.weight"].shape == (3, 4)
+    torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), model(x))
+    prune.l1_unstructured(model[0], "weight", 0.5)
+    assert (model[0].weight == 0).sum() == 6 and "0.weight_orig" in model.state_dict()
+    prune.remove(model[0], "weight")
+    assert isinstance(model[0].weight, torch.nn.Parameter) and (model[0].weight == 0).sum() == 6
