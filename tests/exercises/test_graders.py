@@ -33,6 +33,8 @@ EQUIVALENT = {
     # A mean may be a tensor, and remember how it came to be; weights too; a square has no sign.
     "accuracy_between_epochs": ["+    preds = model(x).argmax(1)", "double().mean()\n"],
     "trained_classifier": ["w = w.requires_grad_()", "+    return w\n"],
+    "balanced_accuracy": [".mean()\n"],
+    "step_in_pieces": ["lr, piece=7"],  # pieces of fewer rows give the same step
     "clipped": ["w = w.requires_grad_()", "(y - x @ w)", "+    return w\n"]}
 
 
