@@ -44,20 +44,20 @@ class balanced(Exercise):
         if any(d is None for d in drawn): return None
         drawn = [[int(i) for i in d] for d in drawn]
         first = drawn[0]
-        if any(not 0 <= i < len(labels) for i in first): return {"all are indices of `labels`": False}
-        facts = {"all are indices of `labels`": True, "how many there are": len(first)}
+        if any(not 0 <= i < len(labels) for i in first): return {"range of the indices": "not that of `labels`"}
+        facts = {"range of the indices": "that of `labels`", "number of draws": len(first)}
         if num_samples < 100: return facts
         values = labels.unique().tolist()
         share = num_samples/len(values)
-        odd = lambda part, mean: [v for v in values if abs(part.count(v) - mean) > 5*mean**.5]
+        odd = lambda part, mean: str([v for v in values if abs(part.count(v) - mean) > 5*mean**.5])
         found = labels[first].tolist()
         common = max(values, key=labels.tolist().count)
         m = int((labels == common).sum())
         expected = m*(1 - (1 - 1/m)**share)     # different ones among `share` draws of m
-        return facts | {"labels that are not drawn as often as the others": odd(found, share),
-                        f"enough different rows of label {common}": len({i for i in first if labels[i] == common}) > .8*expected,
-                        "labels that come too often or too rarely in the first third": odd(found[:num_samples//3], share/3),
-                        "a second call draws others": drawn[0] != drawn[1]}
+        return facts | {"list of labels that come too often or too rarely": odd(found, share),
+                        f"number of different rows of label {common}": "large enough" if len({i for i in first if labels[i] == common}) > .8*expected else "too small",
+                        "list of labels that come too often or too rarely in the first third of the draws": odd(found[:num_samples//3], share/3),
+                        "second call": "draws others" if drawn[0] != drawn[1] else "draws the same again"}
 
     def solution(labels, num_samples):
         weights = torch.zeros(len(labels))
@@ -140,16 +140,17 @@ class bucket_batches(Exercise):
         if any(d is None for d in drawn): return None
         one, two = [[[int(i) for i in b] for b in d] for d in drawn]
         n = len(lengths)
-        facts = {"every index comes once": sorted(i for b in one for i in b) == list(range(n)),
-                 "batches that are not full": sorted(len(b) for b in one if len(b) != batch_size)[:5]}
-        if n < 100 or not facts["every index comes once"]: return facts
+        once = sorted(i for b in one for i in b) == list(range(n))
+        facts = {"set of all indices": "each once" if once else "some are missing, or come twice",
+                 "list of sizes other than `batch_size`": str(sorted(len(b) for b in one if len(b) != batch_size)[:5])}
+        if n < 100 or not once: return facts
         places = sum(len(b)*max(lengths[i] for i in b) for b in one)
         filling = 1 - sum(lengths)/places
         rises = sum(max(lengths[i] for i in a) > max(lengths[i] for i in b) for a, b in zip(one, one[1:]))/(len(one) - 1)
-        facts["the filling"] = "little" if filling < 1.5/(window or 50) else "much" if filling < .4 else "as much as in random order"
-        if window == 1: facts["the filling"] = "as much as in random order" if filling > .3 else "less than in windows of one batch"
-        return facts | {"the batches themselves are in random order": window == 1 or .3 < rises < .7,
-                        "another call puts others together": {frozenset(b) for b in one} != {frozenset(b) for b in two}}
+        facts["filling"] = "little" if filling < 1.5/(window or 50) else "much" if filling < .4 else "as much as in random order"
+        if window == 1: facts["filling"] = "as much as in random order" if filling > .3 else "less than in windows of one batch"
+        return facts | {"order of the batches": "random" if window == 1 or .3 < rises < .7 else "by length",
+                        "second call": "puts the same together" if {frozenset(b) for b in one} == {frozenset(b) for b in two} else "puts others together"}
 
     def solution(lengths, batch_size, window=50):
         order, found = torch.randperm(len(lengths)).tolist(), []
@@ -180,7 +181,7 @@ class bucket_batches(Exercise):
     @wrong("cut a random order, and sorted nothing: long and short sequences meet in a batch")
     def not_sorted(lengths, batch_size, window=50): return buckets(lengths, batch_size, window, sort=False)
 
-    @wrong("took windows of the order of the data: begin with a random order, or the same sequences meet in every epoch")
+    @wrong("did not begin with a random order: the same sequences then meet in every epoch")
     def no_random_order(lengths, batch_size, window=50): return buckets(lengths, batch_size, window, order=list(range(len(lengths))))
 
     @wrong("took windows of `window` indices: a window is `window` batches", "`window * batch_size` indices.")
@@ -222,19 +223,21 @@ class NoisyDigits(Exercise):
             return items, answer(x, y)[3], answer(x + 5, y)[3], untouched
         (items, other, darker, untouched), _ = twice(read)
         if not isinstance(items[0], (tuple, list)): return items[0]
-        facts = {"how many parts an item has": len(items[0])}
+        facts = {"number of parts of an item": len(items[0])}
         if len(items[0]) != 2: return facts
         images, labels = zip(*items)
-        facts |= {"the shape of an image": list(images[0].shape), "the labels": [int(v) for v in labels]}
+        facts |= {"shape of an image": str(list(images[0].shape)), "list of the labels of items 3, 3, 4 and 0": str([int(v) for v in labels])}
         if images[0].shape != x[0].shape: return facts
         noises = [a - x[i] for a, i in zip(images, (3, 3, 4, 0))]
-        return facts | {"the image hangs on the digit": not torch.equal(other[0], darker[0]), "there is noise": bool(noises[0].abs().max() > 1e-4),
-                        "the noise differs from pixel to pixel": bool(noises[0].std() > 1e-4),
-                        "`data[3]` twice is the same": torch.equal(images[0], images[1]),
-                        "`data[3]` of a new dataset, after another seed, is the same": torch.equal(images[0], other[0]),
-                        "`data[3]` and `data[4]` have different noise": float((noises[0] - noises[2]).abs().max()) > 1e-4,
-                        "`data[0]` and `data[4]` have different noise": float((noises[3] - noises[2]).abs().max()) > 1e-4,
-                        "the global generator is left alone": untouched}
+        apart = lambda a, b: "different" if float((a - b).abs().max()) > 1e-4 else "the same"
+        alike = lambda a, b: "the same" if torch.equal(a, b) else "different"
+        return facts | {"image of a darker digit": alike(other[0], darker[0]),
+                        "noise": "missing" if noises[0].abs().max() < 1e-4 else "one number" if noises[0].std() < 1e-4 else "there",
+                        "second reading of `data[3]`": alike(images[0], images[1]),
+                        "`data[3]` of a new dataset after another seed": alike(images[0], other[0]),
+                        "noise of `data[4]`, beside that of `data[3]`,": apart(noises[0], noises[2]),
+                        "noise of `data[0]`, beside that of `data[4]`,": apart(noises[3], noises[2]),
+                        "global generator": "left alone" if untouched else "moved or seeded"}
 
     class solution(TensorDataset):
         def __getitem__(self, i):
