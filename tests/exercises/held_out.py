@@ -4,6 +4,7 @@ Each function is called `exercise__misconception__anything`: the checker must re
 """
 import torch
 
+from fdl.data import TensorDataset
 from fdl.nn import Module, Sequential
 
 
@@ -289,3 +290,70 @@ def best_epoch__one_more__count(history, patience=3):
         if row["valid_loss"] < lowest: best, lowest, waited = row["epoch"], row["valid_loss"], 0
         else: waited += 1
     return best, waited > patience
+
+
+def balanced_accuracy__by_prediction__loop(input, target):
+    called, shares = input.argmax(dim=1), []
+    for c in range(input.shape[1]):
+        mine = called == c
+        if mine.any(): shares.append((target[mine] == c).float().mean())
+    return sum(shares) / len(shares)
+
+def balanced_accuracy__absent_is_0__bincount(input, target):
+    n = input.shape[1]
+    hits = torch.bincount(target[input.argmax(1) == target], minlength=n)
+    return (hits / torch.bincount(target, minlength=n).clamp(min=1)).mean()
+
+def step_in_pieces__update_each__inside(params, xb, yb, lr, piece=8):
+    for i in range(0, len(xb), piece):
+        x, y = xb[i:i + piece], yb[i:i + piece]
+        w1, b1, w2, b2 = params
+        scores = torch.relu(x @ w1.T + b1) @ w2.T + b2
+        (torch.nn.functional.cross_entropy(scores, y) * len(x) / len(xb)).backward()
+        with torch.no_grad():
+            for p in params:
+                p -= lr * p.grad
+                p.grad.zero_()
+
+def step_in_pieces__mean_of_means__count(params, xb, yb, lr, piece=8):
+    pieces = list(zip(xb.split(piece), yb.split(piece)))
+    w1, b1, w2, b2 = params
+    for x, y in pieces:
+        scores = torch.relu(x @ w1.T + b1) @ w2.T + b2
+        (torch.nn.functional.cross_entropy(scores, y) / len(pieces)).backward()
+    with torch.no_grad():
+        for p in params:
+            p -= lr * p.grad
+            p.grad = None
+
+
+def balanced__in_order__equal_parts(labels, num_samples):
+    found, kinds = [], sorted(set(labels.tolist()))
+    for kind in kinds:
+        where = torch.where(labels == kind)[0]
+        found.extend(where[torch.randint(len(where), (num_samples // len(kinds),))].tolist())
+    return found
+
+def balanced__uniform__choices(labels, num_samples):
+    import random
+    return random.choices(range(len(labels)), k=num_samples)
+
+def bucket_batches__only_sorted__argsort(lengths, batch_size, window=50):
+    return [b.tolist() for b in torch.tensor(lengths).argsort().split(batch_size)]
+
+def bucket_batches__not_shuffled__windows(lengths, batch_size, window=50):
+    out = []
+    for part in torch.randperm(len(lengths)).split(window * batch_size):
+        part = sorted(part.tolist(), key=lengths.__getitem__)
+        while part: out.append(part[:batch_size]); part = part[batch_size:]
+    return out
+
+class NoisyDigits__global_seed__seeded(TensorDataset):
+    def __getitem__(self, i):
+        torch.manual_seed(i)
+        return self.tensors[0][i] + 0.3 * torch.randn_like(self.tensors[0][i]), self.tensors[1][i]
+
+class NoisyDigits__anew__rand(TensorDataset):
+    def __getitem__(self, i):
+        image, label = super().__getitem__(i)
+        return image + torch.rand(image.shape) / 4, label

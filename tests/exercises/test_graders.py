@@ -33,6 +33,12 @@ EQUIVALENT = {
     # A mean may be a tensor, and remember how it came to be; weights too; a square has no sign.
     "accuracy_between_epochs": ["+    preds = model(x).argmax(1)", "double().mean()\n"],
     "trained_classifier": ["w = w.requires_grad_()", "+    return w\n"],
+    "balanced_accuracy": [".mean()\n"],
+    "step_in_pieces": ["lr, piece=7"],  # pieces of fewer rows give the same step
+    "learning_rate_test": ["randperm(len(x)).split", "[:updates + 1]", ">= 4 * min"],  # "four times", and about `updates`
+    "balanced": ["torch.ones(", "= 2 / (labels", "replacement=True)\n"],  # weights count by their ratio; indices may be a tensor
+    "bucket_batches": ["window=51"],  # no one could tell
+    "NoisyDigits": ["image - 0.1 *", "image + 0.1 /", "image + 0.05 *"],  # how much noise, and of which kind, is free
     "clipped": ["w = w.requires_grad_()", "(y - x @ w)", "+    return w\n"]}
 
 
