@@ -2,10 +2,13 @@
 
 Each function is called `exercise__misconception__anything`: the checker must refuse it, and should name that misconception.
 """
+import math
+
 import torch
 
 from fdl.data import TensorDataset
 from fdl.nn import Module, Sequential
+from fdl.optim.lr_scheduler import LRScheduler
 
 
 def outer__swapped__view(a, b): return a.unsqueeze(0) * b.unsqueeze(1)
@@ -357,3 +360,33 @@ class NoisyDigits__anew__rand(TensorDataset):
     def __getitem__(self, i):
         image, label = super().__getitem__(i)
         return image + torch.rand(image.shape) / 4, label
+class Trapezoid__zero_at_last__clamp(LRScheduler):
+    def __init__(self, optimizer, total_steps):
+        self.last = total_steps - 1
+        super().__init__(optimizer)
+    def factor(self, t):
+        n = self.last + 1
+        up, down = 10*(t + 1)/n, (self.last - t)/n/0.3
+        return sorted([up, down, 1.0])[0]
+
+class Trapezoid__from_zero__branches(LRScheduler):
+    def __init__(self, optimizer, total_steps):
+        self.n = total_steps
+        super().__init__(optimizer)
+    def factor(self, t):
+        if t < self.n*0.1: return t/(self.n*0.1)
+        return min(1.0, (self.n - t)/(self.n*0.3))
+
+def restarts__to_zero__modulo(t, T=25):
+    i = t - t//T*T
+    return 0.5 + 0.5*math.cos(i/(T - 1)*math.pi) if T > 1 else 1.0
+
+def steepest_lr__not_smoothed__loop(rates, losses):
+    best, at = 0, 0
+    for i in range(1, len(losses)):
+        if losses[i] - losses[i - 1] < best: best, at = losses[i] - losses[i - 1], i - 1
+    return rates[at]
+
+def steepest_lr__lowest__min(rates, losses):
+    mean = [(a + b + c)/3 for a, b, c in zip(losses, losses[1:], losses[2:])]
+    return rates[mean.index(min(mean)) + 1]

@@ -24,6 +24,8 @@ HELD_OUT = [(m[1], m[2], answer) for name, answer in vars(held_out).items() if (
 GOAL = .95
 # Breaks of a solution that change nothing that the exercise asks for, by exercise: the new line, or a part of it.
 EQUIVALENT = {
+    # A sum is steepest where a mean is; four neighbours smooth too; the rate beside the steepest is as good.
+    "steepest_lr": ["1).sum(1)", "torch.tensor(losses).unfold", "unfold(0, 4, 1)", "+    return rates[smooth.diff().argmin()]", "argmin() + 2]", "argmin() + 0]"],
     "checkerboard": ["(place[:, None] - place) % 2"],  # a difference is odd where the sum is
     "tent": ["3.0]) - t)"],  # the same tent from the right
     "critical_momentum": ["- 1) ** 2"],  # a square has no sign
